@@ -86,5 +86,5 @@ class Tally:
         if self.overdue:
             lines.append(f"readings due and not sent: {self.overdue} (the platform was slower than the rate)")
         if self.sent > self.accepted:
-            lines.append(f"readings never confirmed: {self.sent - self.accepted} (they may have been accepted)")
+            lines.append(f"readings never confirmed: {self.sent - self.accepted}")
         return "\n".join(lines)
