@@ -1,0 +1,69 @@
+"""Two ways into one database: SQLAlchemy for management, a raw asyncpg pool for hot paths."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Self
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from iotplatform.adapters.postgres.errors import translated
+
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 30.0
+
+
+def make_engine(url: str, *, pool_size: int) -> AsyncEngine:
+    """An engine whose connections asyncpg opens from the URL itself.
+
+    SQLAlchemy would read the URL by rules of its own, which know neither `sslmode` nor a user without a password.
+    """
+
+    async def connect() -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S)
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_TIMEOUT_S,
+        # A restart of the server leaves dead connections in the pool; they are replaced instead of handed out.
+        pool_pre_ping=True,
+    )
+
+
+class Database:
+    """One database, opened once in a process."""
+
+    def __init__(self, url: str, engine: AsyncEngine, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self.url = url
+        self.engine = engine
+        self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(engine, expire_on_commit=False)
+        self.pool = pool
+
+    @classmethod
+    async def open(cls, url: str, *, pool_size: int = 10) -> Self:
+        """Connect.
+
+        Raises:
+            Unavailable: when the server can't be reached now; waiting for it is the caller's affair.
+        """
+        with translated():
+            pool = await asyncpg.create_pool(
+                url,
+                min_size=1,
+                max_size=pool_size,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=COMMAND_TIMEOUT_S,
+            )
+        return cls(url, make_engine(url, pool_size=pool_size), pool)
+
+    async def close(self, deadline_s: float = 5.0) -> None:
+        await self.engine.dispose()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
