@@ -15,18 +15,26 @@ from iotplatform.errors import Rejected, Unavailable
 # an operator's intervention (shutdown, restart), a server turned read-only, and transactions that lost a race.
 _AWAY = ("08", "53", "57P", "25006", "40001", "40P01", "55P03")
 
+_DRIVER_ERRORS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    DBAPIError,
+    PoolTimeoutError,
+)
+
 
 def is_away(error: BaseException) -> bool:
     """Whether trying the same again later can help."""
     if isinstance(error, DBAPIError):
-        driver = error.orig.__cause__ if error.orig is not None else None
+        driver = _driver_error(error)
         return error.connection_invalidated or (driver is not None and is_away(driver))
     if isinstance(error, asyncpg.PostgresError):
         return str(error.sqlstate).startswith(_AWAY)
-    # A connection that was closed under a query, or a pool that is being closed, is an InterfaceError without a code;
-    # so are some mistakes in our own code, which are data errors as well.
+    # A closed connection or pool is an InterfaceError without a code; so are mistakes in our own code.
     if isinstance(error, asyncpg.InterfaceError):
-        return not isinstance(error, asyncpg.DataError)
+        return "clos" in str(error)
     # OSError contains ConnectionError and TimeoutError.
     return isinstance(error, (OSError, asyncpg.InternalClientError, PoolTimeoutError))
 
@@ -36,11 +44,7 @@ def translated() -> Iterator[None]:
     """Let errors of a server that is away leave as Unavailable."""
     try:
         yield
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        if is_away(error):
-            raise Unavailable("the database is not reachable") from error
-        raise
-    except (DBAPIError, PoolTimeoutError) as error:
+    except _DRIVER_ERRORS as error:
         if is_away(error):
             raise Unavailable("the database is not reachable") from error
         raise
@@ -52,7 +56,25 @@ def conflict(detail: str, *, constraint: str | None = None) -> Iterator[None]:
     try:
         yield
     except (DBAPIError, asyncpg.UniqueViolationError) as error:
-        driver = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
-        if isinstance(driver, asyncpg.UniqueViolationError) and constraint in (None, driver.constraint_name):
+        driver = _driver_error(error)
+        if isinstance(driver, asyncpg.UniqueViolationError) and constraint in {None, driver.constraint_name}:
             raise Rejected("conflict", detail) from error
         raise
+
+
+@contextmanager
+def missing(detail: str) -> Iterator[None]:
+    """Let a foreign key violation leave as Rejected: what the new row belongs to was deleted a moment ago."""
+    try:
+        yield
+    except (DBAPIError, asyncpg.ForeignKeyViolationError) as error:
+        if isinstance(_driver_error(error), asyncpg.ForeignKeyViolationError):
+            raise Rejected("not_found", detail) from error
+        raise
+
+
+def _driver_error(error: Exception) -> BaseException | None:
+    """What asyncpg raised: SQLAlchemy wraps it twice."""
+    if isinstance(error, DBAPIError):
+        return error.orig.__cause__ if error.orig is not None else None
+    return error

@@ -1,0 +1,229 @@
+"""What a process knows of organizations, rules, channels and credentials: cached, and kept right by the change feed.
+
+While PostgreSQL is away, what is cached goes on being answered; what isn't raises Unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from iotplatform.adapters.postgres.changes import EVERYTHING, Change
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.errors import translated
+from iotplatform.domain.channel import Channel
+from iotplatform.domain.identifiers import identifier_fault
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.rule import Rule
+from iotplatform.domain.timestamps import to_microseconds
+
+MISS_KEPT_S: Final = 1.0
+MAX_MISSES: Final = 10_000
+MAX_LIVE_TOKENS: Final = 50_000
+
+_ORGANIZATIONS: Final = "SELECT id, epoch, name, partitions, created_at FROM organizations"
+_RULES: Final = "SELECT definition FROM rules WHERE epoch = $1 ORDER BY id"
+_CHANNELS: Final = "SELECT id, name, type, enabled, severities, config FROM channels WHERE epoch = $1 ORDER BY id"
+_LIVE_TOKEN: Final = "SELECT 1 FROM device_tokens WHERE id = $1 AND revoked_at IS NULL"  # noqa: S105
+_KEYS: Final = "SELECT kid, public_pem FROM signing_keys"
+
+_rule_decoder = msgspec.json.Decoder(Rule)
+
+
+class Misses:
+    """What was looked up in vain a moment ago, so that a flood of it is no flood of queries."""
+
+    def __init__(self, kept_s: float = MISS_KEPT_S, most: int = MAX_MISSES) -> None:
+        self._kept_s = kept_s
+        self._most = most
+        self._until: dict[str, float] = {}
+
+    def __contains__(self, key: str) -> bool:
+        until = self._until.get(key)
+        return until is not None and until > time.monotonic()
+
+    def add(self, key: str) -> None:
+        # All are kept equally long, so the first ones end first.
+        self._until.pop(key, None)
+        while len(self._until) >= self._most:
+            del self._until[next(iter(self._until))]
+        self._until[key] = time.monotonic() + self._kept_s
+
+    def drop(self, key: str) -> None:
+        self._until.pop(key, None)
+
+    def clear(self) -> None:
+        self._until.clear()
+
+
+class Directory:
+    def __init__(self, database: Database) -> None:
+        self._pool = database.pool
+        self._organizations: dict[str, Organization] = {}
+        self._unknown_organizations = Misses()
+        self._rules: dict[int, list[Rule]] = {}
+        self._channels: dict[int, list[Channel]] = {}
+        self._live_tokens: dict[str, None] = {}
+        self._dead_tokens = Misses()
+        self._keys: dict[str, str] = {}
+        self._keys_again_at = 0.0
+        self._callbacks: list[Callable[[], None]] = []
+        # A query that was under way when a change arrived may have seen what was before it, so its result is used
+        # once and not kept.
+        self._generation = 0
+        self._refreshing = asyncio.Lock()
+
+    def on_organizations(self, callback: Callable[[], None]) -> None:
+        """`callback` is called whenever the set of known organizations has changed."""
+        self._callbacks.append(callback)
+
+    def organizations(self) -> list[Organization]:
+        return list(self._organizations.values())
+
+    async def organization(self, organization_id: str) -> Organization | None:
+        known = self._organizations.get(organization_id)
+        if known is not None or organization_id in self._unknown_organizations or identifier_fault(organization_id):
+            return known
+        generation = self._generation
+        with translated():
+            row = await self._pool.fetchrow(f"{_ORGANIZATIONS} WHERE id = $1", organization_id)
+        found = None if row is None else _organization(row)
+        if generation == self._generation:
+            if found is None:
+                self._unknown_organizations.add(organization_id)
+            else:
+                self._replace({**self._organizations, organization_id: found})
+        return found
+
+    async def load(self) -> None:
+        """Learn all organizations."""
+        async with self._refreshing:
+            with translated():
+                rows = await self._pool.fetch(_ORGANIZATIONS)
+            self._replace({row["id"]: _organization(row) for row in rows})
+
+    async def rules(self, epoch: int) -> list[Rule]:
+        known = self._rules.get(epoch)
+        if known is not None:
+            return known
+        generation = self._generation
+        with translated():
+            rows = await self._pool.fetch(_RULES, epoch)
+        found = [_rule_decoder.decode(row["definition"]) for row in rows]
+        if generation == self._generation:
+            self._rules[epoch] = found
+        return found
+
+    async def channels(self, epoch: int) -> list[Channel]:
+        known = self._channels.get(epoch)
+        if known is not None:
+            return known
+        generation = self._generation
+        with translated():
+            rows = await self._pool.fetch(_CHANNELS, epoch)
+        found = [msgspec.convert({**dict(row), "config": msgspec.json.decode(row["config"])}, Channel) for row in rows]
+        if generation == self._generation:
+            self._channels[epoch] = found
+        return found
+
+    async def token_is_live(self, token_id: str) -> bool:
+        """Whether the token is neither revoked nor gone with its device; its expiry is the verifier's affair."""
+        if token_id in self._live_tokens:
+            return True
+        if token_id in self._dead_tokens:
+            return False
+        generation = self._generation
+        with translated():
+            live = await self._pool.fetchval(_LIVE_TOKEN, token_id) is not None
+        if generation == self._generation:
+            if live:
+                while len(self._live_tokens) >= MAX_LIVE_TOKENS:
+                    del self._live_tokens[next(iter(self._live_tokens))]
+                self._live_tokens[token_id] = None
+            else:
+                self._dead_tokens.add(token_id)
+        return live
+
+    async def public_key(self, kid: str) -> str | None:
+        """The public key in PEM. Key ids come from strangers, so unknown ones cost one query a second all together."""
+        if kid not in self._keys and time.monotonic() >= self._keys_again_at:
+            generation = self._generation
+            with translated():
+                rows = await self._pool.fetch(_KEYS)
+            found = {row["kid"]: row["public_pem"] for row in rows}
+            if generation != self._generation:
+                return found.get(kid)
+            self._keys = found
+            self._keys_again_at = time.monotonic() + MISS_KEPT_S
+        return self._keys.get(kid)
+
+    async def apply(self, changes: list[Change]) -> None:
+        """What the change feed calls.
+
+        Raises:
+            Unavailable: call again with the same changes.
+        """
+        self._generation += 1
+        if EVERYTHING in changes:
+            self._forget()
+            await self.load()
+            return
+        organizations: set[str] = set()
+        for change in changes:
+            match change.kind:
+                case "organization":
+                    organizations.add(change.key)
+                case "rule" if change.epoch is not None:
+                    self._rules.pop(change.epoch, None)
+                case "channel" if change.epoch is not None:
+                    self._channels.pop(change.epoch, None)
+                case "device_token":
+                    self._live_tokens.pop(change.key, None)
+                    self._dead_tokens.drop(change.key)
+                case "signing_key":
+                    self._keys = {}
+                    self._keys_again_at = 0.0
+                case _:
+                    pass
+        if organizations:
+            await self._refresh(organizations)
+
+    async def _refresh(self, organization_ids: set[str]) -> None:
+        # One at a time: of two, the one that read first must not write last.
+        async with self._refreshing:
+            with translated():
+                rows = await self._pool.fetch(f"{_ORGANIZATIONS} WHERE id = ANY($1)", list(organization_ids))
+            found = {row["id"]: _organization(row) for row in rows}
+            kept = {key: known for key, known in self._organizations.items() if key not in organization_ids}
+            for organization_id in organization_ids:
+                self._unknown_organizations.drop(organization_id)
+            self._replace({**kept, **found})
+
+    def _replace(self, organizations: dict[str, Organization]) -> None:
+        before = {known.epoch for known in self._organizations.values()}
+        after = {known.epoch for known in organizations.values()}
+        self._organizations = organizations
+        for epoch in before - after:
+            self._rules.pop(epoch, None)
+            self._channels.pop(epoch, None)
+        if before != after:
+            for callback in self._callbacks:
+                callback()
+
+    def _forget(self) -> None:
+        self._unknown_organizations.clear()
+        self._rules.clear()
+        self._channels.clear()
+        self._live_tokens.clear()
+        self._dead_tokens.clear()
+        self._keys = {}
+        self._keys_again_at = 0.0
+
+
+def _organization(row: asyncpg.Record) -> Organization:
+    return Organization(row["id"], row["epoch"], row["name"], row["partitions"], to_microseconds(row["created_at"]))
