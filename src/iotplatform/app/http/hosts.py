@@ -1,0 +1,45 @@
+"""In open mode only requests that name this machine are answered.
+
+Without credentials a web page could otherwise point a name of its own at 127.0.0.1 and have the browser of its reader
+speak to the platform (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from iotplatform.app.http.problems import send_problem
+from iotplatform.errors import Rejected
+
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# A name, an IPv4 address or an IPv6 address in brackets, and perhaps a port.
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+
+
+class HostCheck:
+    """ASGI middleware: 421 for a `Host` that is neither loopback nor one of `allowed` (names without ports)."""
+
+    def __init__(self, app: ASGIApp, allowed: Iterable[str] = ()) -> None:
+        self._app = app
+        self._allowed = LOOPBACK | {name.lower() for name in allowed}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and not self._is_ours(scope["headers"]):
+            refusal = Rejected(
+                "misdirected", "without authentication only requests to this machine's own names are answered"
+            )
+            await send_problem(refusal, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_ours(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        given = [value for name, value in headers if name == b"host"]
+        if len(given) != 1:
+            return False
+        found = _HOST.fullmatch(given[0].decode("latin-1").lower())
+        return found is not None and found[1] in self._allowed

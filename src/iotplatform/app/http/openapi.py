@@ -1,0 +1,134 @@
+"""The OpenAPI 3.1 document at `/schema/openapi.json`, and no page beside it that loads scripts from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from litestar import Request, Response, Router
+from litestar.exceptions import NotFoundException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from iotplatform import __version__
+
+_ID: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+_VALUE: Final = {"type": ["number", "boolean", "string"]}
+_COMMON: Final = {
+    "organization_id": _ID,
+    "device_id": _ID,
+    "timestamp": {
+        "type": ["number", "string"],
+        "description": "an epoch number (its unit told by its size) or RFC 3339; absent: the time of arrival",
+    },
+}
+_READING: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        **_COMMON,
+        "sensor_name": {"type": "string", "minLength": 1, "maxLength": 512},
+        "value": _VALUE,
+    },
+    "required": ["sensor_name", "value"],
+}
+_READINGS_OF_A_DEVICE: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {**_COMMON, "values": {"type": "object", "minProperties": 1, "additionalProperties": _VALUE}},
+    "required": ["values"],
+}
+_ENTRY: Final = {"oneOf": [_READING, _READINGS_OF_A_DEVICE]}
+_BODY: Final = {"anyOf": [_ENTRY, {"type": "array", "minItems": 1, "items": _ENTRY}]}
+_PROBLEM: Final = {
+    "description": "A problem document (RFC 9457)",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "errors": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "index": {"type": "integer"},
+                                "field": {"type": "string"},
+                                "detail": {"type": "string"},
+                            },
+                        },
+                    },
+                },
+            }
+        }
+    },
+}
+
+# The hot path is a raw ASGI handler, of which Litestar knows nothing.
+INGEST_PATHS: Final[Mapping[str, Any]] = {
+    "/ingest": {
+        "post": {
+            "summary": "Ingest",
+            "operationId": "Ingest",
+            "description": "Answered after the stream has stored every reading.",
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}},
+            "responses": {
+                "202": {
+                    "description": "Accepted: stored durably",
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "properties": {"status": {"const": "accepted"}, "accepted": {"type": "integer"}},
+                            }
+                        }
+                    },
+                },
+                "default": _PROBLEM,
+            },
+        }
+    }
+}
+
+
+class _Document(JsonRenderPlugin):
+    def __init__(self, paths: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._paths = paths
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        paths = {path: _with_problem(item) for path, item in (openapi_schema.get("paths") or {}).items()}
+        return super().render(request, {**openapi_schema, "paths": {**paths, **self._paths}})
+
+
+def _with_problem(item: dict[str, Any]) -> dict[str, Any]:
+    """Every operation can end in a problem document; Litestar would describe an error of its own instead."""
+    described = {}
+    for method, operation in item.items():
+        if isinstance(operation, dict) and "responses" in operation:
+            kept = {status: answer for status, answer in operation["responses"].items() if status < "400"}
+            described[method] = {**operation, "responses": {**kept, "default": _PROBLEM}}
+        else:
+            described[method] = operation
+    return described
+
+
+async def _refuse_other_pages(response: Response[Any]) -> Response[Any]:
+    # Litestar answers the other paths below /schema by a page in HTML.
+    if response.status_code == 404:
+        raise NotFoundException
+    return response
+
+
+def openapi_config(title: str, paths: Mapping[str, Any] | None = None) -> OpenAPIConfig:
+    """For `Litestar(openapi_config=...)`; `paths` are added to those that Litestar knows."""
+    return OpenAPIConfig(
+        title=title,
+        version=__version__,
+        render_plugins=[_Document(paths or {})],
+        openapi_router=Router("/schema", route_handlers=[], include_in_schema=False, after_request=_refuse_other_pages),
+    )

@@ -1,0 +1,127 @@
+"""`/organizations/{org}/alarms`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+
+from iotplatform.adapters.postgres import alarms
+from iotplatform.adapters.postgres.alarms import AlarmFilter
+from iotplatform.adapters.postgres.models import AlarmRow
+from iotplatform.domain.rule import Severity
+from iotplatform.domain.timestamps import format_timestamp, to_datetime, to_microseconds
+from iotplatform.roles.management.context import ManagementContext, not_found
+from iotplatform.roles.management.paging import (
+    DEFAULT_LIMIT,
+    Cursor,
+    Limit,
+    Page,
+    decode_time_cursor,
+    page,
+    time_place,
+)
+from iotplatform.roles.management.parameters import DeviceIds, From, To, check_device_ids, parse_time
+
+Severities = Annotated[list[Severity] | None, QueryParameter(description="only these severities; repeatable")]
+
+# `state` itself means something else to Litestar.
+AlarmState = Annotated[Literal["active", "cleared"] | None, QueryParameter(name="state")]
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    timestamp: str
+    value: float
+
+
+class AlarmAnswer(msgspec.Struct, frozen=True):
+    """Times are those of readings, but for `created_at` and `acknowledged_at`."""
+
+    id: str
+    rule_id: str
+    rule_name: str
+    condition: str
+    device_id: str
+    sensor: str
+    severity: str
+    state: str
+    raised_at: str
+    first_breach_at: str
+    cleared_at: str | None
+    clear_reason: str | None
+    acknowledged_at: str | None
+    acknowledged_by: str | None
+    assigned_to: str | None
+    trigger_value: float
+    readings: list[Evidence]
+    created_at: str
+
+
+@get("/organizations/{org:str}/alarms")
+async def list_alarms(
+    org: FromPath[str],
+    context: NamedDependency[ManagementContext],
+    *,
+    device_id: DeviceIds = None,
+    severity: Severities = None,
+    alarm_state: AlarmState = None,
+    since: From = None,
+    until: To = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[AlarmAnswer]:
+    start, end = parse_time("from", since), parse_time("to", until)
+    wanted = AlarmFilter(
+        state=alarm_state,
+        device_ids=check_device_ids(device_id),
+        severities=tuple(severity or ()),
+        since=None if start is None else to_datetime(start),
+        until=None if end is None else to_datetime(end),
+    )
+    after = decode_time_cursor(cursor)
+    organization = await context.organization(org)
+    found = await alarms.page(context.database, organization.epoch, limit + 1, after, wanted)
+    return page(found, limit, _answer, lambda last: time_place(last.raised_at, last.id))
+
+
+@get("/organizations/{org:str}/alarms/{alarm:uuid}")
+async def read_alarm(
+    org: FromPath[str], alarm: FromPath[uuid.UUID], context: NamedDependency[ManagementContext]
+) -> AlarmAnswer:
+    organization = await context.organization(org)
+    row = await alarms.find(context.database, organization.epoch, alarm)
+    if row is None:
+        raise not_found("alarm", str(alarm))
+    return _answer(row)
+
+
+def _answer(row: AlarmRow) -> AlarmAnswer:
+    return AlarmAnswer(
+        id=str(row.id),
+        rule_id=row.rule_id,
+        rule_name=row.rule_name,
+        condition=row.condition,
+        device_id=row.device_id,
+        sensor=row.sensor,
+        severity=row.severity,
+        state=row.state,
+        raised_at=format_timestamp(to_microseconds(row.raised_at)),
+        first_breach_at=format_timestamp(to_microseconds(row.first_breach_at)),
+        cleared_at=_optional(row.cleared_at),
+        clear_reason=row.clear_reason,
+        acknowledged_at=_optional(row.acknowledged_at),
+        acknowledged_by=row.acknowledged_by,
+        assigned_to=row.assigned_to,
+        trigger_value=row.trigger_value,
+        readings=[Evidence(format_timestamp(at), value) for at, value in row.readings],
+        created_at=format_timestamp(to_microseconds(row.created_at)),
+    )
+
+
+def _optional(moment: dt.datetime | None) -> str | None:
+    return None if moment is None else format_timestamp(to_microseconds(moment))

@@ -1,0 +1,141 @@
+"""`/organizations/{org}/channels`."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Annotated, Final
+
+import msgspec
+from litestar import Response, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from iotplatform.adapters.postgres import channels
+from iotplatform.domain.channel import SEVERITIES, Channel, ChannelConfig, ChannelType
+from iotplatform.domain.identifiers import identifier_fault
+from iotplatform.domain.rule import Severity
+from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.context import ManagementContext, known_form, not_found
+from iotplatform.roles.management.fields import Body, Identifier, Name
+from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
+
+# What every mail server takes, and nothing that could end a header line or begin another recipient.
+_ADDRESS: Final = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+)
+MAX_ADDRESS_LENGTH: Final = 254
+
+
+class ChannelBodyConfig(Body, frozen=True):
+    to: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)] = ()
+
+
+class ChannelBody(Body, frozen=True):
+    """A channel as it is to be; the `id` of a replaced one may be repeated."""
+
+    name: Name
+    type: ChannelType
+    id: Identifier | None = None
+    enabled: bool = True
+    severities: Annotated[tuple[Severity, ...], msgspec.Meta(min_length=1)] = SEVERITIES
+    config: ChannelBodyConfig = ChannelBodyConfig()
+
+    def channel(self, channel_id: str) -> Channel:
+        """The channel that is meant.
+
+        Raises:
+            Rejected: it could not be used.
+        """
+        faults = _config_faults(self)
+        if self.id not in {None, channel_id}:
+            faults.append(Fault("must be the id in the path, or be left out", field="id"))
+        if faults:
+            raise Rejected("invalid", "the body is not valid", faults=tuple(faults))
+        return Channel(
+            id=channel_id,
+            name=self.name,
+            type=self.type,
+            enabled=self.enabled,
+            severities=tuple(dict.fromkeys(self.severities)),
+            config=ChannelConfig(tuple(dict.fromkeys(self.config.to))),
+        )
+
+
+def _config_faults(body: ChannelBody) -> list[Fault]:
+    to = body.config.to
+    if body.type != "email":
+        return [Fault(f"a channel of type {body.type} sends to nobody", field="config.to")] if to else []
+    if not to:
+        return [Fault("must name at least one address", field="config.to")]
+    return [
+        Fault("is no mail address such as name@example.org", field=f"config.to[{number}]")
+        for number, address in enumerate(to)
+        if len(address) > MAX_ADDRESS_LENGTH or not _ADDRESS.fullmatch(address)
+    ]
+
+
+@get("/organizations/{org:str}/channels")
+async def list_channels(
+    org: FromPath[str],
+    context: NamedDependency[ManagementContext],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[Channel]:
+    after = decode_cursor(cursor, BY_ID)
+    organization = await context.organization(org)
+    found = await channels.page(context.database, organization.epoch, limit + 1, after)
+    return page(found, limit, lambda channel: channel, lambda last: last.id)
+
+
+@post("/organizations/{org:str}/channels")
+async def create_channel(
+    org: FromPath[str], data: JSONBody[ChannelBody], context: NamedDependency[ManagementContext]
+) -> Response[Channel]:
+    channel = data.channel(data.id or str(uuid.uuid4()))
+    organization = await context.organization(org)
+    await channels.add(context.database, organization.epoch, channel)
+    return _made(organization.id, channel)
+
+
+@get("/organizations/{org:str}/channels/{channel:str}")
+async def read_channel(
+    org: FromPath[str], channel: FromPath[str], context: NamedDependency[ManagementContext]
+) -> Channel:
+    organization = await context.organization(org)
+    found = await channels.find(context.database, organization.epoch, known_form("channel", channel))
+    if found is None:
+        raise not_found("channel", channel)
+    return found
+
+
+@put("/organizations/{org:str}/channels/{channel:str}")
+async def put_channel(
+    org: FromPath[str],
+    channel: FromPath[str],
+    data: JSONBody[ChannelBody],
+    context: NamedDependency[ManagementContext],
+) -> Response[Channel]:
+    fault = identifier_fault(channel)
+    if fault is not None:
+        raise Rejected("invalid", "the id in the path is not valid", faults=(Fault(fault, field="id"),))
+    wanted = data.channel(channel)
+    organization = await context.organization(org)
+    if await channels.put(context.database, organization.epoch, wanted):
+        return _made(organization.id, wanted)
+    return Response(wanted, status_code=200)
+
+
+@delete("/organizations/{org:str}/channels/{channel:str}")
+async def delete_channel(
+    org: FromPath[str], channel: FromPath[str], context: NamedDependency[ManagementContext]
+) -> None:
+    organization = await context.organization(org)
+    if not await channels.remove(context.database, organization.epoch, known_form("channel", channel)):
+        raise not_found("channel", channel)
+
+
+def _made(organization_id: str, channel: Channel) -> Response[Channel]:
+    location = f"/organizations/{organization_id}/channels/{channel.id}"
+    return Response(channel, status_code=201, headers={"Location": location})

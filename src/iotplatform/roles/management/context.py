@@ -1,0 +1,57 @@
+"""What the routes of management work with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.nats.streams import Streams
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.tokens.device_tokens import DeviceTokens
+from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.domain.identifiers import identifier_fault
+from iotplatform.domain.ledger import LedgerEntry
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.rule import Rule
+from iotplatform.errors import Rejected
+
+
+class ManagementContext(msgspec.Struct, frozen=True):
+    """`default_rule` makes the rule that a new organization of this id gets."""
+
+    database: Database
+    directory: Directory
+    tokens: DeviceTokens
+    verifier: Verifier
+    streams: Streams
+    latest: LatestValues
+    ledger: Callable[[Organization], Awaitable[LedgerEntry]]
+    dead_letters: DeadLetters
+    default_rule: Callable[[str], Rule]
+
+    async def organization(self, organization_id: str) -> Organization:
+        """The organization of a request.
+
+        Raises:
+            Rejected: there is none.
+            Unavailable: it isn't known, and PostgreSQL is away.
+        """
+        found = await self.directory.organization(organization_id)
+        if found is None:
+            raise not_found("organization", organization_id)
+        return found
+
+
+def not_found(kind: str, identifier: str) -> Rejected:
+    return Rejected("not_found", f"there is no {kind} {identifier!r}")
+
+
+def known_form(kind: str, identifier: str) -> str:
+    """An id in a path that could exist; any other is not asked for at all."""
+    if identifier_fault(identifier):
+        raise not_found(kind, identifier)
+    return identifier

@@ -1,0 +1,148 @@
+"""`/organizations/{org}/devices`, and `/devices` as another way to make one."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+from iotplatform.adapters.postgres import devices
+from iotplatform.adapters.postgres.models import DeviceRow
+from iotplatform.domain.timestamps import format_timestamp, to_microseconds
+from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.context import ManagementContext, known_form, not_found
+from iotplatform.roles.management.fields import Body, Identifier, Name, Tag
+from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
+from iotplatform.roles.management.parameters import check_text
+from iotplatform.roles.management.tokens import NewCredential
+
+MAX_METADATA_BYTES: Final = 16 * 1024
+# Beyond this PostgreSQL gives back a whole number that JSON for others can't hold.
+_NUMBERS_BELOW: Final = 1 << 63
+
+
+class NewDevice(Body, frozen=True, kw_only=True):
+    name: Name
+    id: Identifier | None = None
+    tags: Annotated[tuple[Tag, ...], msgspec.Meta(max_length=100)] = ()
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class NewDeviceOf(NewDevice, frozen=True, kw_only=True):
+    organization_id: Identifier
+
+
+class DeviceAnswer(msgspec.Struct, frozen=True):
+    id: str
+    organization_id: str
+    name: str
+    tags: list[str]
+    metadata: dict[str, Any]
+    created_at: str
+
+
+class DeviceMade(DeviceAnswer, frozen=True):
+    """`token` is shown this once."""
+
+    token: str
+    token_id: str
+    token_expires_at: str
+
+
+@post("/organizations/{org:str}/devices")
+async def create_device(
+    org: FromPath[str], data: JSONBody[NewDevice], context: NamedDependency[ManagementContext]
+) -> Response[DeviceMade]:
+    return await _create(context, org, data)
+
+
+@post("/devices")
+async def create_device_of(
+    data: JSONBody[NewDeviceOf], context: NamedDependency[ManagementContext]
+) -> Response[DeviceMade]:
+    return await _create(context, data.organization_id, data)
+
+
+async def _create(context: ManagementContext, organization_id: str, new: NewDevice) -> Response[DeviceMade]:
+    _check_metadata(new.metadata)
+    organization = await context.organization(organization_id)
+    device_id = new.id or str(uuid.uuid4())
+    credential = NewCredential.issue(context.tokens, organization.id, device_id)
+    row = await devices.add(
+        context.database,
+        organization.epoch,
+        device_id,
+        name=new.name,
+        tags=list(dict.fromkeys(new.tags)),
+        metadata=new.metadata,
+        token_id=credential.token_id,
+        token_expires_at=credential.expires_at,
+    )
+    made = DeviceMade(
+        **msgspec.structs.asdict(_answer(row, organization.id)),
+        token=credential.token,
+        token_id=credential.token_id,
+        token_expires_at=format_timestamp(to_microseconds(credential.expires_at)),
+    )
+    location = f"/organizations/{organization.id}/devices/{device_id}"
+    return Response(made, status_code=201, headers={"Location": location})
+
+
+@get("/organizations/{org:str}/devices", opt={"planned_parameters": ("state",)})
+async def list_devices(
+    org: FromPath[str],
+    context: NamedDependency[ManagementContext],
+    tag: Annotated[list[str] | None, QueryParameter(description="repeatable: devices that have all of them")] = None,
+    q: Annotated[str | None, QueryParameter(description="part of the id or the name")] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[DeviceAnswer]:
+    tags, text = check_text("tag", tag), check_text("q", [q] if q else [])
+    after = decode_cursor(cursor, BY_ID)
+    organization = await context.organization(org)
+    found = await devices.page(
+        context.database, organization.epoch, limit + 1, after, tags=list(tags), text=text[0] if text else None
+    )
+    return page(found, limit, lambda row: _answer(row, organization.id), lambda last: last.id)
+
+
+@get("/organizations/{org:str}/devices/{device:str}")
+async def read_device(
+    org: FromPath[str], device: FromPath[str], context: NamedDependency[ManagementContext]
+) -> DeviceAnswer:
+    organization = await context.organization(org)
+    row = await devices.find(context.database, organization.epoch, known_form("device", device))
+    if row is None:
+        raise not_found("device", device)
+    return _answer(row, organization.id)
+
+
+def _answer(row: DeviceRow, organization_id: str) -> DeviceAnswer:
+    created_at = format_timestamp(to_microseconds(row.created_at))
+    return DeviceAnswer(row.id, organization_id, row.name, row.tags, row.attributes, created_at)
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    fault = _metadata_fault(metadata)
+    if fault is None and len(msgspec.json.encode(metadata)) > MAX_METADATA_BYTES:
+        fault = f"must be at most {MAX_METADATA_BYTES} bytes of JSON"
+    if fault is not None:
+        raise Rejected("invalid", "the body is not valid", faults=(Fault(fault, field="metadata"),))
+
+
+def _metadata_fault(value: Any) -> str | None:
+    match value:
+        case str():
+            return "must not contain the character NUL" if "\x00" in value else None
+        case int() | float():
+            return None if abs(value) < _NUMBERS_BELOW else "must not contain numbers of 2^63 and beyond"
+        case dict():
+            return next((fault for each in (*value, *value.values()) if (fault := _metadata_fault(each))), None)
+        case list():
+            return next((fault for each in value if (fault := _metadata_fault(each))), None)
+        case _:
+            return None

@@ -1,0 +1,71 @@
+"""`/organizations`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from iotplatform.adapters.postgres import organizations
+from iotplatform.adapters.postgres.changes import Change
+from iotplatform.domain.channel import LOG_CHANNEL
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.timestamps import format_timestamp
+from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.fields import Body, Identifier, Name
+from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
+
+
+class NewOrganization(Body, frozen=True):
+    """`partitions` bounds how many processes can share the organization's work; it never changes."""
+
+    id: Identifier
+    name: Name
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+
+
+class OrganizationAnswer(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    partitions: int
+    created_at: str
+
+
+def _answer(organization: Organization) -> OrganizationAnswer:
+    return OrganizationAnswer(
+        organization.id, organization.name, organization.partitions, format_timestamp(organization.created_at)
+    )
+
+
+@post("/organizations")
+async def create_organization(
+    data: JSONBody[NewOrganization], context: NamedDependency[ManagementContext]
+) -> Response[OrganizationAnswer]:
+    made = await organizations.create(
+        context.database,
+        data.id,
+        data.name,
+        data.partitions,
+        rule=context.default_rule(data.id),
+        channel=LOG_CHANNEL,
+        make_stream=context.streams.create_organization,
+    )
+    # Other processes hear of it by the change feed; this one need not wait for that.
+    await context.directory.apply([Change("organization", made.epoch, made.id)])
+    return Response(_answer(made), status_code=201, headers={"Location": f"/organizations/{made.id}"})
+
+
+@get("/organizations")
+async def list_organizations(
+    context: NamedDependency[ManagementContext], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Page[OrganizationAnswer]:
+    found = await organizations.page(context.database, limit + 1, decode_cursor(cursor, BY_ID))
+    return page(found, limit, _answer, lambda last: last.id)
+
+
+@get("/organizations/{org:str}")
+async def read_organization(org: FromPath[str], context: NamedDependency[ManagementContext]) -> OrganizationAnswer:
+    return _answer(await context.organization(org))

@@ -1,0 +1,159 @@
+"""How a request is looked at before a route sees it, in the contract's order: 406, 401, 403, 413, 415, 400, 422."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException, InternalServerException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.handlers import BaseRouteHandler
+from litestar.params import QueryParameter
+
+from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.domain.identifiers import IDENTIFIER_PATTERN
+from iotplatform.errors import Fault, Rejected
+
+MAX_BODY_BYTES: Final = 1 << 20
+# Text for people in one line: no control characters, NUL above all, which PostgreSQL can't store.
+TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
+
+_ACCEPTED: Final = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
+_SENTENCES: Final = {
+    IDENTIFIER_PATTERN: "must be 1 to 64 characters out of A-Z, a-z, 0-9, '_' and '-'",
+    TEXT_PATTERN: "must not contain control characters",
+}
+_PLACE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$")
+_MATCHING: Final = re.compile(r"Expected `str` matching regex '(.*)'$", re.DOTALL)
+
+Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
+
+
+class StrictRequest(Request[Any, Any, Any]):
+    """Decodes a body into what the route takes, by JSON's own types; Litestar alone would take `"5"` for a number."""
+
+    async def json(self) -> Any:
+        if "decoded" not in self.state:
+            self.state["decoded"] = await self._decode()
+        return self.state["decoded"]
+
+    async def _decode(self) -> Any:
+        try:
+            data = await self.body()
+        except RequestEntityTooLarge as error:
+            raise Rejected("too_large", f"the body is larger than {MAX_BODY_BYTES} bytes") from error
+        except InternalServerException as error:
+            raise Rejected("malformed", "the request ended before its body did") from error
+        if self.content_type[0].lower() != "application/json":
+            raise Rejected("unsupported_media", "the Content-Type must be application/json")
+        if self.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Rejected("unsupported_media", "compressed bodies are not supported")
+        wanted = self.route_handler.parsed_fn_signature.parameters["data"].annotation
+        return decode_body(data, wanted)
+
+
+def decode_body(data: bytes, wanted: type[msgspec.Struct]) -> Any:
+    """A body as `wanted`, or all that is wrong with it.
+
+    Raises:
+        Rejected: it is no JSON (malformed), or not of this shape (invalid).
+    """
+    try:
+        return msgspec.json.decode(data, type=wanted)
+    except msgspec.ValidationError as error:
+        first = error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected("malformed", f"the body is no JSON: {error}") from error
+    try:
+        raw = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        # A number that no float can hold stops the first decoding as well as this one.
+        raise Rejected("invalid", "the body is not valid", faults=(Fault(str(error)),)) from error
+    faults = _faults(raw, wanted) if isinstance(raw, dict) else ()
+    raise Rejected("invalid", "the body is not valid", faults=faults or (_fault(str(first)),)) from first
+
+
+def _faults(raw: dict[str, Any], wanted: type[msgspec.Struct]) -> tuple[Fault, ...]:
+    """One for each field: msgspec itself stops at the first."""
+    faults = []
+    fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
+    for name, field in fields.items():
+        if name not in raw:
+            if field.required:
+                faults.append(Fault("is required", field=name))
+            continue
+        try:
+            msgspec.convert(raw[name], field.type)
+        except msgspec.ValidationError as error:
+            faults.append(_fault(str(error), name))
+    faults += [Fault("is not known", field=name) for name in raw if name not in fields]
+    return tuple(faults)
+
+
+def _fault(message: str, field: str = "") -> Fault:
+    place = _PLACE.search(message)
+    sentence = message[: place.start()] if place else message
+    path = field + (place[1] if place else "")
+    pattern = _MATCHING.match(sentence)
+    if pattern:
+        # The message shows the pattern as repr does.
+        sentence = next(
+            (text for known, text in _SENTENCES.items() if repr(known)[1:-1] == pattern[1]),
+            "has not the form it must have",
+        )
+    return Fault(sentence, field=path.removeprefix(".") or None)
+
+
+async def look_at(request: Request[Any, Any, Any]) -> None:
+    """`before_request` of every route: the body first, then the query."""
+    body = request.route_handler.parsed_fn_signature.parameters.get("data")
+    # A route whose body has a default takes a request without one.
+    if body is not None and not (body.has_default and not await request.body()):
+        await request.json()
+    _check_query(request)
+
+
+def _check_query(request: Request[Any, Any, Any]) -> None:
+    parameters = request.route_handler.parsed_fn_signature.parameters
+    known: dict[str, bool] = {}
+    for name, field in parameters.items():
+        if isinstance(field.kwarg_definition, QueryParameter):
+            known[field.kwarg_definition.name or name] = field.is_non_string_sequence
+    planned = request.route_handler.opt.get("planned_parameters", ())
+    faults = []
+    for name, values in request.query_params.dict().items():
+        if name in planned:
+            faults.append(Fault("is not supported yet", field=name))
+        elif name not in known:
+            faults.append(Fault("is no parameter of this request", field=name))
+        elif len(values) > 1 and not known[name]:
+            faults.append(Fault("must be given once", field=name))
+    if faults:
+        raise Rejected("invalid", "the query is not valid", faults=tuple(faults))
+
+
+def guard_by(verifier: Verifier) -> Guard:
+    """Open mode: nobody needs a credential, and one that is presented is verified."""
+
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        _check_accept(connection.headers.get("accept", "*/*"))
+        authorization = connection.headers.get("authorization")
+        if authorization is None:
+            return
+        scheme, __, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Rejected("unauthenticated", "the Authorization header must be `Bearer <token>`")
+        await verifier.verify(token.strip())
+        raise Rejected("forbidden", "a device token opens ingestion, not management")
+
+    return guard
+
+
+def _check_accept(accept: str) -> None:
+    kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    if not kinds & _ACCEPTED and kinds != {""}:
+        raise HTTPException(status_code=406, detail="answers are application/json")

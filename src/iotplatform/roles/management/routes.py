@@ -1,0 +1,69 @@
+"""All routes of management, for the application that serves them."""
+
+from __future__ import annotations
+
+from litestar import Router
+from litestar.di import Provide
+from litestar.types import ControllerRouterHandler
+
+from iotplatform.roles.management.alarms import list_alarms, read_alarm
+from iotplatform.roles.management.channels import (
+    create_channel,
+    delete_channel,
+    list_channels,
+    put_channel,
+    read_channel,
+)
+from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.deliveries import list_deliveries
+from iotplatform.roles.management.devices import create_device, create_device_of, list_devices, read_device
+from iotplatform.roles.management.ledger import list_dead_letters, read_ledger
+from iotplatform.roles.management.organizations import create_organization, list_organizations, read_organization
+from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, guard_by, look_at
+from iotplatform.roles.management.rules import list_rules, read_rule
+from iotplatform.roles.management.telemetry import list_latest, list_readings
+from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
+
+
+def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
+    """They bring their own dependency `context`, request class, guard and bound on bodies."""
+
+    async def provide_context() -> ManagementContext:
+        return context
+
+    guarded: list[ControllerRouterHandler] = [
+        create_organization,
+        list_organizations,
+        read_organization,
+        create_device,
+        create_device_of,
+        list_devices,
+        read_device,
+        create_token,
+        revoke_token,
+        list_rules,
+        read_rule,
+        list_channels,
+        create_channel,
+        read_channel,
+        put_channel,
+        delete_channel,
+        list_alarms,
+        read_alarm,
+        list_deliveries,
+        list_readings,
+        list_latest,
+        read_ledger,
+        list_dead_letters,
+    ]
+    return [
+        Router(
+            path="/",
+            # The public keys are for everyone, whatever else they present.
+            route_handlers=[Router(path="/", route_handlers=guarded, guards=[guard_by(context.verifier)]), read_keys],
+            dependencies={"context": Provide(provide_context)},
+            before_request=look_at,
+            request_class=StrictRequest,
+            request_max_body_size=MAX_BODY_BYTES,
+        )
+    ]
