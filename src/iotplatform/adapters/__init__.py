@@ -1,0 +1,1 @@
+"""One package for each technology; each driver has its only home here."""

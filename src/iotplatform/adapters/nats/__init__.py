@@ -1,0 +1,1 @@
+"""NATS and JetStream: the connection that heals, the publisher, the readers, the streams."""

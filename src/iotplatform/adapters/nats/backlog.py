@@ -1,0 +1,96 @@
+"""Counting what an organization's stream holds above a position, by headers alone."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+import msgspec
+from nats.aio.msg import Msg
+
+from iotplatform.adapters.nats import subjects
+from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
+from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.domain.organization import Organization
+
+FETCH: Final = 1_000
+
+
+class Backlog(msgspec.Struct):
+    """Blocks above a position: the readings in them, and the last running total of each lane seen."""
+
+    blocks: int = 0
+    readings: int = 0
+    lane_totals: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class BacklogCounter:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._api = JetStreamApi(connection)
+
+    async def count(self, organization: Organization, partition: int, position: int) -> Backlog:
+        """Reads up to what the stream held when it was asked; what arrives meanwhile may or may not count.
+
+        Raises:
+            Unavailable: JetStream is away.
+        """
+        stream = subjects.organization_stream(organization.id)
+        consumer = f"ledger_{secrets.token_hex(8)}"
+        config = {
+            "name": consumer,
+            "filter_subject": subjects.partition_subjects(organization.id, organization.epoch, partition),
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": position + 1,
+            "ack_policy": "none",
+            "headers_only": True,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": 60_000_000_000,
+        }
+        backlog = Backlog()
+        try:
+            await self._api.call(f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config})
+        except ApiError as error:
+            if error.code == NOT_FOUND_STREAM:
+                return backlog
+            raise
+        try:
+            pull = msgspec.json.encode({"batch": FETCH, "no_wait": True})
+            while True:
+                answers = await self._connection.request_many(
+                    f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", pull, is_last=_Last()
+                )
+                deliveries = [message for message in answers if message.reply]
+                for message in deliveries:
+                    _add(backlog, BlockHeaders.decode(message.headers))
+                if len(deliveries) < FETCH:
+                    return backlog
+        finally:
+            try:
+                await self._api.call(f"CONSUMER.DELETE.{stream}.{consumer}")
+            except ApiError as error:
+                if error.code not in {NOT_FOUND_CONSUMER, NOT_FOUND_STREAM}:
+                    raise
+
+
+class _Last:
+    """A full batch ends with its last message, a shorter one with a status."""
+
+    def __init__(self) -> None:
+        self._messages = 0
+
+    def __call__(self, message: Msg) -> bool:
+        if not message.reply:
+            return True
+        self._messages += 1
+        return self._messages == FETCH
+
+
+def _add(backlog: Backlog, headers: BlockHeaders | None) -> None:
+    # What no lane has made was never accepted.
+    if headers is not None:
+        backlog.blocks += 1
+        backlog.readings += headers.count
+        backlog.lane_totals[headers.lane] = max(headers.total, backlog.lane_totals.get(headers.lane, 0))

@@ -1,0 +1,242 @@
+"""A connection to NATS that heals.
+
+nats-py can close for good on an error line, or stay behind as a zombie after an exception in its read loop. So its own
+reconnecting is off, and there is one way back for every fault: the client is thrown away and a new one is built, with
+every subscription made again. A ping of our own finds the zombies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from iotplatform.errors import Unavailable
+from iotplatform.observability.metrics import Metrics
+from iotplatform.runtime.backoff import Backoff
+
+log = structlog.get_logger()
+
+CONNECT_TIMEOUT_S: Final = 5.0
+PING_EVERY_S: Final = 5.0
+PING_TIMEOUT_S: Final = 10.0
+
+Callback = Callable[[Msg], Awaitable[None]]
+
+
+class Connection:
+    """One logical connection. `run` keeps it up and is owned by the caller; everything else may be called at any time."""
+
+    def __init__(self, url: str, metrics: Metrics, *, name: str = "iotplatform") -> None:
+        self._servers = servers_of(url)
+        self._name = name
+        self._metrics = metrics
+        self._client: Client | None = None
+        self._connected = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._subscriptions: list[tuple[str, str, Callback]] = []
+        self._on_lost: list[Callable[[], None]] = []
+        self._on_connected: list[Callable[[], None]] = []
+
+    @property
+    def is_connected(self) -> bool:
+        return self._client is not None
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        self._on_lost.append(callback)
+
+    def on_connected(self, callback: Callable[[], None]) -> None:
+        """Called after every (re)connect, when the subscriptions are in place."""
+        self._on_connected.append(callback)
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connected.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Connect, watch, and connect again, until cancelled."""
+        backoff = Backoff(0.05, 2.0)
+        while True:
+            client = await self._connect(backoff)
+            try:
+                await self._watch(client)
+            finally:
+                self._client = None
+                self._connected.clear()
+                for callback in self._on_lost:
+                    callback()
+                await _discard(client)
+
+    async def _connect(self, backoff: Backoff) -> Client:
+        while True:
+            self._lost = asyncio.Event()
+            client: Client | None = None
+            try:
+                client = await self._open()
+                for subject, queue, callback in self._subscriptions:
+                    await _subscribe(client, subject, queue, callback)
+                await client.flush(timeout=int(PING_TIMEOUT_S))
+            except (NatsError, OSError, TimeoutError) as error:
+                log.warning("nats.unreachable", detail=str(error) or type(error).__name__)
+                if client is not None:
+                    await _discard(client)
+                await backoff.wait()
+                continue
+            backoff.reset()
+            self._client = client
+            self._metrics.nats_connections.add()
+            self._connected.set()
+            log.info("nats.connected", server=client.connected_url.netloc.rpartition("@")[2] if client.connected_url else "")
+            for notify in self._on_connected:
+                notify()
+            return client
+
+    async def _open(self) -> Client:
+        lost = self._lost
+
+        async def on_closed() -> None:
+            lost.set()
+
+        async def on_error(error: Exception) -> None:
+            log.warning("nats.error", detail=str(error) or type(error).__name__)
+
+        return await asyncio.wait_for(
+            nats.connect(
+                self._servers,
+                name=self._name,
+                allow_reconnect=False,
+                connect_timeout=int(CONNECT_TIMEOUT_S),
+                ping_interval=15,
+                max_outstanding_pings=2,
+                closed_cb=on_closed,
+                disconnected_cb=on_closed,
+                error_cb=on_error,
+                skip_subject_validation=True,
+            ),
+            # nats-py waits for some answers without a limit of its own.
+            timeout=2 * CONNECT_TIMEOUT_S,
+        )
+
+    async def _watch(self, client: Client) -> None:
+        """Returns when the connection is lost, or answers no ping."""
+        while True:
+            try:
+                async with asyncio.timeout(PING_EVERY_S):
+                    await self._lost.wait()
+                log.warning("nats.connection_lost")
+                return
+            except TimeoutError:
+                pass
+            try:
+                await client.flush(timeout=int(PING_TIMEOUT_S))
+            except (NatsError, OSError, TimeoutError) as error:
+                log.warning("nats.connection_dead", detail=str(error) or type(error).__name__)
+                return
+
+    async def subscribe(self, subject: str, callback: Callback, *, queue: str = "") -> None:
+        """For the life of this object, across reconnects. `callback` must not raise."""
+        self._subscriptions.append((subject, queue, callback))
+        if self._client is not None:
+            await _subscribe(self._client, subject, queue, callback)
+
+    async def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Hand a message to the socket.
+
+        Raises:
+            Unavailable: when there is no connection; nothing was sent.
+        """
+        client = self._client
+        if client is None:
+            raise Unavailable("NATS is not reachable")
+        try:
+            await client.publish(subject, payload, reply=reply, headers=headers)
+        except (NatsError, OSError) as error:
+            raise Unavailable("the connection to NATS was lost", outcome_unknown=True) from error
+
+    async def request(
+        self, subject: str, payload: bytes = b"", *, timeout_s: float = 5.0, headers: dict[str, str] | None = None
+    ) -> Msg:
+        """One request, one answer.
+
+        Raises:
+            Unavailable: no connection, no answer in time, or nobody there to answer.
+        """
+        client = self._client
+        if client is None:
+            raise Unavailable("NATS is not reachable")
+        try:
+            return await client.request(subject, payload, timeout=timeout_s, headers=headers)
+        except NoRespondersError as error:
+            raise Unavailable(f"nobody answers {subject}") from error
+        except (NatsError, OSError, TimeoutError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
+                raise
+            # nats-py cancels what waits for answers when its client is closed.
+            raise Unavailable(f"no answer from {subject}", outcome_unknown=True) from error
+
+    async def request_many(
+        self, subject: str, payload: bytes, *, is_last: Callable[[Msg], bool], timeout_s: float = 10.0
+    ) -> list[Msg]:
+        """One request, many answers, up to and including the one for which `is_last` holds.
+
+        Raises:
+            Unavailable: no connection, or the last answer did not come in time.
+        """
+        client = self._client
+        if client is None:
+            raise Unavailable("NATS is not reachable")
+        inbox = client.new_inbox()
+        answers: list[Msg] = []
+        complete = asyncio.Event()
+
+        async def received(message: Msg) -> None:
+            answers.append(message)
+            if is_last(message):
+                complete.set()
+
+        try:
+            subscription = await client.subscribe(inbox, cb=received, pending_msgs_limit=0, pending_bytes_limit=0)
+            try:
+                await client.publish(subject, payload, reply=inbox)
+                async with asyncio.timeout(timeout_s):
+                    await complete.wait()
+            finally:
+                await subscription.unsubscribe()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"no answer from {subject}") from error
+        return answers
+
+
+def servers_of(url: str) -> list[str]:
+    """`nats://user:pass@a:4222,b:4222` names several servers that share credentials."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "nats", url
+    credentials, at, hosts = rest.rpartition("@")
+    return [f"{scheme}://{credentials}{at}{host}" for host in hosts.split(",")]
+
+
+async def _subscribe(client: Client, subject: str, queue: str, callback: Callback) -> None:
+    # What may arrive is bounded by what we ask for; the client's own limits would drop messages.
+    await client.subscribe(subject, queue=queue, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
+
+
+async def _discard(client: Client) -> None:
+    try:
+        async with asyncio.timeout(2):
+            await client.close()
+    except (NatsError, OSError, TimeoutError) as error:
+        log.debug("nats.close_failed", detail=str(error))

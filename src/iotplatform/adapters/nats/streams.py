@@ -1,0 +1,112 @@
+"""The streams and their durable consumers: made idempotently, by whoever needs them first."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from iotplatform.adapters.nats import subjects
+from iotplatform.adapters.nats.api import NOT_FOUND_STREAM, ApiError, JetStreamApi
+from iotplatform.domain.organization import Organization
+
+_SECOND: Final = 1_000_000_000
+DEDUP_WINDOW_S: Final = 120
+PRIORITY_TIMEOUT_S: Final = 20
+PARTITION_ROLES: Final = ("analysis", "persistence")
+NOTIFICATION_ROLES: Final = ("notification", "persistence")
+# A reader resets its consumer at every start and after every fault, so redelivery by time is never wanted: it would
+# only put old messages behind newer ones.
+_ACK_WAIT_S: Final = 24 * 3_600
+
+
+class StreamLimits(msgspec.Struct, frozen=True):
+    replicas: int = 1
+    organization_max_bytes: int = 1 << 30
+    notifications_max_bytes: int = 1 << 30
+    dead_letters_per_subject: int = 100_000
+    dead_letters_max_bytes: int = 1 << 30
+
+
+class Streams:
+    def __init__(self, api: JetStreamApi, limits: StreamLimits) -> None:
+        self._api = api
+        self._limits = limits
+
+    async def create_shared(self) -> None:
+        """NOTIFICATIONS with its consumers, and DEADLETTER."""
+        await self._create_stream(
+            subjects.NOTIFICATIONS,
+            {"subjects": ["notifications.>"], "discard": "new", "max_bytes": self._limits.notifications_max_bytes},
+        )
+        for role in NOTIFICATION_ROLES:
+            await self._create_consumer(subjects.NOTIFICATIONS, role, "notifications.>")
+        await self._create_stream(
+            subjects.DEADLETTER,
+            {
+                "subjects": ["deadletter.>"],
+                "discard": "old",
+                "max_msgs_per_subject": self._limits.dead_letters_per_subject,
+                "max_bytes": self._limits.dead_letters_max_bytes,
+            },
+        )
+
+    async def create_organization(self, organization: Organization) -> None:
+        """The organization's stream, and for each partition the consumers of both roles."""
+        stream = subjects.organization_stream(organization.id)
+        await self._create_stream(
+            stream,
+            {
+                "subjects": [subjects.organization_subjects(organization.id)],
+                "discard": "new",
+                "max_bytes": self._limits.organization_max_bytes,
+            },
+        )
+        for partition in range(organization.partitions):
+            filter_subject = subjects.partition_subjects(organization.id, organization.epoch, partition)
+            for role in PARTITION_ROLES:
+                name = subjects.partition_consumer(role, organization.epoch, partition)
+                await self._create_consumer(stream, name, filter_subject)
+
+    async def delete_organization(self, organization_id: str) -> None:
+        try:
+            await self._api.call(f"STREAM.DELETE.{subjects.organization_stream(organization_id)}")
+        except ApiError as error:
+            if error.code != NOT_FOUND_STREAM:
+                raise
+
+    async def _create_stream(self, name: str, settings: dict[str, Any]) -> None:
+        config = {
+            "name": name,
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": self._limits.replicas,
+            "duplicate_window": DEDUP_WINDOW_S * _SECOND,
+            "allow_direct": True,
+            "allow_atomic": True,
+            **settings,
+        }
+        try:
+            await self._api.call(f"STREAM.UPDATE.{name}", config, timeout_s=30)
+        except ApiError as error:
+            if error.code != NOT_FOUND_STREAM:
+                raise
+            await self._api.call(f"STREAM.CREATE.{name}", config, timeout_s=30)
+
+    async def _create_consumer(self, stream: str, name: str, filter_subject: str) -> None:
+        config = {
+            "name": name,
+            "durable_name": name,
+            "filter_subject": filter_subject,
+            "deliver_policy": "all",
+            "ack_policy": "all",
+            "ack_wait": _ACK_WAIT_S * _SECOND,
+            "max_ack_pending": -1,
+            "max_deliver": -1,
+            "priority_groups": [subjects.PRIORITY_GROUP],
+            "priority_policy": "pinned_client",
+            "priority_timeout": PRIORITY_TIMEOUT_S * _SECOND,
+        }
+        await self._api.call(
+            f"CONSUMER.CREATE.{stream}.{name}.{filter_subject}", {"stream_name": stream, "config": config}, timeout_s=30
+        )

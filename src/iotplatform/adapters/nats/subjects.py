@@ -1,0 +1,40 @@
+"""Names of streams, subjects and consumers. They are stored in streams, so they are for ever."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Source = Literal["http", "mqtt", "control"]
+
+NOTIFICATIONS: Final = "NOTIFICATIONS"
+DEADLETTER: Final = "DEADLETTER"
+PRIORITY_GROUP: Final = "holder"
+
+
+def organization_stream(organization_id: str) -> str:
+    return f"ORG_{organization_id}"
+
+
+def organization_subjects(organization_id: str) -> str:
+    return f"readings.{organization_id}.>"
+
+
+def readings_subject(organization_id: str, epoch: int, partition: int, source: Source) -> str:
+    return f"readings.{organization_id}.{epoch}.{partition}.{source}"
+
+
+def partition_subjects(organization_id: str, epoch: int, partition: int) -> str:
+    return f"readings.{organization_id}.{epoch}.{partition}.>"
+
+
+def partition_consumer(role: str, epoch: int, partition: int) -> str:
+    """The epoch keeps a consumer of a deleted organization from being taken for one of its successor."""
+    return f"{role}_{epoch}_{partition}"
+
+
+def notifications_subject(organization_id: str, epoch: int, device_id: str) -> str:
+    return f"notifications.{organization_id}.{epoch}.{device_id}"
+
+
+def dead_letter_subject(organization_id: str, epoch: int, role: str) -> str:
+    return f"deadletter.{organization_id}.{epoch}.{role}"

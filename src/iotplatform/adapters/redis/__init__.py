@@ -1,0 +1,1 @@
+"""Redis: the state of analysis, committed with its position, and the latest value of each series."""

@@ -1,0 +1,99 @@
+"""The latest value of each series by reading time.
+
+One hash for an organization's epoch. A marker says that the hash is complete; while it is missing (Redis was emptied),
+answers come from the store, and persistence fills the hash again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from iotplatform.adapters.redis.connection import RedisConnection, Script
+from iotplatform.domain.reading import Value
+
+# Keeps what is larger by (time, position): a late reading never replaces a newer one, and a replay changes nothing.
+# ARGV: field, time, position, packed entry of each.
+_KEEP_LARGER: Final = Script("""
+for i = 1, #ARGV, 4 do
+  local old = redis.call('HGET', KEYS[1], ARGV[i])
+  local keep = false
+  if old then
+    local entry = cmsgpack.unpack(old)
+    local at, position = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    keep = entry[1] > at or (entry[1] == at and entry[2] > position)
+  end
+  if not keep then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 3]) end
+end
+return 'ok'
+""")
+
+Latest = tuple[str, str, Value, int]
+_FIELDS_PER_CALL: Final = 1_000
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True):
+    at: int
+    position: int
+    value: Value
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Entry)
+
+Newest = Mapping[tuple[str, str], tuple[int, int, Value]]
+
+
+class LatestValues:
+    def __init__(self, redis: RedisConnection) -> None:
+        self._redis = redis
+
+    async def keep(self, newest: Mapping[int, Newest]) -> None:
+        """Offer values: epoch → (device, sensor) → (time, position, value)."""
+        calls = []
+        for epoch, entries in newest.items():
+            arguments: list[str | bytes | int] = []
+            for (device_id, sensor), (at, position, value) in entries.items():
+                arguments += (_field(device_id, sensor), at, position, _encoder.encode(_Entry(at, position, value)))
+            step = 4 * _FIELDS_PER_CALL
+            calls += [
+                (_KEEP_LARGER, [_hash(epoch)], arguments[start : start + step])
+                for start in range(0, len(arguments), step)
+            ]
+        for result in await self._redis.call_all(calls):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def read(self, epoch: int, device_ids: list[str]) -> list[Latest] | None:
+        """Device, sensor, value and time of every series (of some devices); None when Redis does not know them all."""
+        fields = await self._redis.get_all(_hash(epoch), _marker(epoch))
+        if fields is None:
+            return None
+        wanted = set(device_ids)
+        found: list[Latest] = []
+        for field, packed in fields.items():
+            device_id, _, sensor = field.decode().partition("\x00")
+            if not wanted or device_id in wanted:
+                entry = _decoder.decode(packed)
+                found.append((device_id, sensor, entry.value, entry.at))
+        return sorted(found, key=lambda item: item[:2])
+
+    async def is_complete(self, epoch: int) -> bool:
+        return await self._redis.exists(_marker(epoch))
+
+    async def mark_complete(self, epoch: int) -> None:
+        await self._redis.set(_marker(epoch), "1")
+
+
+def _field(device_id: str, sensor: str) -> str:
+    return f"{device_id}\x00{sensor}"
+
+
+def _hash(epoch: int) -> str:
+    return f"iot:{epoch}:latest"
+
+
+def _marker(epoch: int) -> str:
+    return f"iot:{epoch}:latest:complete"

@@ -1,0 +1,1 @@
+"""Metrics and logging: the catalogue of names, and their set-up."""

@@ -1,0 +1,107 @@
+"""Log lines: one JSON object a line, or a console format for people; the rate of every action is bounded."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from iotplatform.observability.metrics import Metrics
+
+LINES_PER_SECOND: Final = 50
+BURST: Final = 200
+
+Format = Literal["json", "console"]
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class RateLimit:
+    """A token bucket for each action. What it drops is counted, and the next line of that action says how many."""
+
+    def __init__(self, metrics: Metrics, now: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._now = now
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._left_out: dict[str, int] = {}
+
+    def __call__(self, _: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        if method in {"error", "critical", "exception"}:
+            return event
+        action = str(event.get("event", ""))
+        now = self._now()
+        tokens, at = self._buckets.get(action, (float(BURST), now))
+        tokens = min(float(BURST), tokens + (now - at) * LINES_PER_SECOND)
+        if tokens < 1:
+            self._buckets[action] = (tokens, now)
+            self._left_out[action] = self._left_out.get(action, 0) + 1
+            self._metrics.log_lines_left_out.add(1, action)
+            raise structlog.DropEvent
+        self._buckets[action] = (tokens - 1, now)
+        if left_out := self._left_out.pop(action, 0):
+            event["left_out"] = left_out
+        return event
+
+
+def _shape(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    now = time.time()
+    shaped: EventDict = {
+        "ts": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06d}Z",
+        "level": "error" if method == "exception" else method,
+        "role": event.pop("role", "app"),
+        "action": event.pop("event", ""),
+    }
+    shaped.update(event)
+    return shaped
+
+
+def _render_json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
+    return msgspec.json.encode(event, enc_hook=str)
+
+
+def _render_console(_: WrappedLogger, __: str, event: EventDict) -> bytes:
+    ts, level, role, action = (str(event.pop(key)) for key in ("ts", "level", "role", "action"))
+    trace = event.pop("exception", None)
+    mail = event.pop("mail", None)
+    fields = " ".join(f"{key}={value}" for key, value in event.items())
+    line = f"{ts[11:23]} {level:<7} {role:<12} {action:<24} {fields}".rstrip()
+    for block in (mail, trace):
+        if block:
+            line += "\n" + "\n".join(f"    {part}" for part in str(block).splitlines())
+    return line.encode("utf-8", "backslashreplace")
+
+
+class _ForeignRecords(logging.Handler):
+    """Lets what libraries log by the standard library come out in our shape."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        fields: dict[str, Any] = {"logger": record.name, "detail": record.getMessage()}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exc_info"] = record.exc_info
+        log.log(min(record.levelno, logging.ERROR), "library.log", **fields)
+
+
+def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> None:
+    """Set up logging for the process; `format_` None means console on a terminal, else JSON."""
+    chosen = format_ or ("console" if sys.stdout.isatty() else "json")
+    processors: list[Processor] = [
+        RateLimit(metrics),
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.format_exc_info,
+        _shape,
+        _render_json if chosen == "json" else _render_console,
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_ForeignRecords()], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)

@@ -1,0 +1,1 @@
+"""The five roles. They meet only through JetStream consumers and the database."""

@@ -1,0 +1,1 @@
+"""Analysis: readings to breaches, breaches to alarms."""

@@ -1,0 +1,1 @@
+"""The door: readings are decoded, checked, admitted, put into blocks, and published."""

@@ -1,0 +1,32 @@
+"""The ingest role: its lanes, and the endpoint that fills them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from iotplatform.adapters.nats.publisher import Publisher
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.lanes import LaneLimits, Lanes
+from iotplatform.roles.ingest.routes import IngestEndpoint
+
+DRAIN_S: Final = 15.0
+
+
+class IngestRole:
+    name = "ingest"
+
+    def __init__(self, publisher: Publisher, directory: Directory, verifier: Verifier, metrics: Metrics) -> None:
+        self._lanes = Lanes(publisher, metrics, LaneLimits())
+        self.endpoint = IngestEndpoint(self._lanes, directory, verifier, metrics)
+
+    async def start(self) -> None:
+        self._lanes.start()
+
+    async def wait(self) -> None:
+        await self._lanes.wait()
+
+    async def stop(self) -> None:
+        """The listener is closed by now; what was taken is still sent."""
+        await self._lanes.drain(DRAIN_S)

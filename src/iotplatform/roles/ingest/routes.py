@@ -1,0 +1,125 @@
+"""`POST /ingest`: the hot path, an ASGI handler of its own inside the Litestar application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from litestar.exceptions import HTTPException, MethodNotAllowedException
+from litestar.types import Receive, Scope, Send
+
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.errors import PlatformError, Rejected, Unavailable
+from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.lanes import Lanes
+from iotplatform.roles.ingest.payload import Sender, decode
+from iotplatform.runtime.clock import now_us
+
+MAX_BODY_BYTES: Final = 1 << 20
+_JSON: Final = frozenset({b"application/json", b"text/json"})
+_ACCEPTED: Final = (b"*/*", b"application/json", b"application/*", b"application/problem+json")
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class IngestEndpoint:
+    """Answers 202 once the stream has stored every reading of the request."""
+
+    def __init__(self, lanes: Lanes, directory: Directory, verifier: Verifier, metrics: Metrics) -> None:
+        self._lanes = lanes
+        self._directory = directory
+        self._verifier = verifier
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        arrived_at = now_us()
+        try:
+            count = await self._accept(scope, receive, arrived_at)
+        except PlatformError as error:
+            self._metrics.readings_refused.add(1, _reason(error))
+            raise
+        except HTTPException as error:
+            self._metrics.readings_refused.add(1, f"http_{error.status_code}")
+            raise
+        body = b'{"status":"accepted","accepted":%d}' % count
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 202,
+                "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+            }
+        )
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+        self._metrics.ingest_request.record(time.perf_counter() - started)
+
+    async def _accept(self, scope: Scope, receive: Receive, arrived_at: int) -> int:
+        if scope["method"] != "POST":  # type: ignore[typeddict-item]
+            raise MethodNotAllowedException(headers={"Allow": "POST"})
+        headers = dict(scope["headers"])
+        _check_accept(headers.get(b"accept", b""))
+        sender = await self._sender(headers.get(b"authorization", b""))
+        _check_declared_length(headers.get(b"content-length", b""))
+        _check_media_type(headers)
+        body = await _read_body(receive)
+        if b"idempotency-key" in headers:
+            raise Rejected("invalid", "Idempotency-Key is not supported yet: leave the header out")
+        admitted = decode(body, arrived_at=arrived_at, sender=sender)
+        organization = await self._directory.organization(admitted.organization_id)
+        if organization is None:
+            raise Rejected("not_found", f"there is no organization {admitted.organization_id!r}")
+        await self._lanes.store(organization, "http", admitted.readings, arrived_at)
+        return len(admitted.readings)
+
+    async def _sender(self, authorization: bytes) -> Sender | None:
+        if not authorization:
+            return None
+        scheme, _, token = authorization.decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Rejected("unauthenticated", "the Authorization header must be `Bearer <device token>`")
+        claims = await self._verifier.verify(token.strip())
+        return Sender(claims.organization_id, claims.device_id)
+
+
+def _check_accept(accept: bytes) -> None:
+    if accept and not any(kind in accept for kind in _ACCEPTED):
+        raise HTTPException(status_code=406, detail="answers are application/json")
+
+
+def _check_declared_length(declared: bytes) -> None:
+    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        raise Rejected("too_large", f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer readings in a request")
+
+
+def _check_media_type(headers: dict[bytes, bytes]) -> None:
+    media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    if media_type not in _JSON:
+        raise Rejected("unsupported_media", "the Content-Type must be application/json")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Rejected("unsupported_media", "compressed bodies are not supported yet: send no Content-Encoding")
+
+
+async def _read_body(receive: Receive) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Rejected("malformed", "the request ended before its body did")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise Rejected(
+                "too_large", f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer readings in a request"
+            )
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks) if len(chunks) > 1 else chunk
+
+
+def _reason(error: PlatformError) -> str:
+    if isinstance(error, Rejected):
+        return error.kind
+    return "outcome_unknown" if isinstance(error, Unavailable) and error.outcome_unknown else "unavailable"

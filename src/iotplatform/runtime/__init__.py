@@ -1,0 +1,1 @@
+"""Generic machinery without a word of IoT: tasks with owners, back-off, clock."""
