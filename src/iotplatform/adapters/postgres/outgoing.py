@@ -1,0 +1,269 @@
+"""Outgoing deliveries: one row for each alarm, transition and channel, written with the reader's position.
+
+Channels are read here, in the transaction that uses them, and not from the directory's memory: the position moves past
+an alarm for good, so a channel made a moment ago must not be missed, nor later be taken for a deleted one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal
+
+import asyncpg
+import msgspec
+
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.errors import translated
+from iotplatform.domain.alarm import Transition, encode_transition, transition_name
+from iotplatform.errors import PlatformError
+
+READER: Final = "notification"
+# How many due rows one claim looks at before it shares them out among the channels.
+CLAIM_WINDOW: Final = 200
+KEPT_ATTEMPTS: Final = 20
+
+_NAMESPACE: Final = uuid.UUID("6f1c7f0e-0a54-5c0c-9d5b-0e9d3c1b7a42")
+
+ChannelKey = tuple[int, str]
+
+_MOVE: Final = "UPDATE positions SET position = $3 WHERE reader = $1 AND position = $2"
+
+# The lock makes a deletion of the organization wait, so that the foreign key can't fail in between.
+_CHANNELS: Final = """
+SELECT c.epoch, c.id, c.severities
+FROM organizations o JOIN channels c ON c.epoch = o.epoch
+WHERE o.epoch = ANY($1::bigint[]) AND c.enabled
+FOR KEY SHARE OF o
+"""
+
+_INSERT: Final = """
+INSERT INTO deliveries (id, epoch, alarm_id, channel_id, transition, state, event, next_attempt_at)
+SELECT n.id, n.epoch, n.alarm_id, n.channel_id, n.transition, 'pending', n.event::jsonb, now()
+FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[])
+    AS n(id, epoch, alarm_id, channel_id, transition, event)
+ON CONFLICT DO NOTHING
+"""
+
+# A clear waits for the raise of the same alarm on the same channel: the order in which people read matters.
+_CLAIM: Final = """
+WITH busy AS (
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::int[]) AS b(epoch, channel_id, sending)
+), due AS (
+    SELECT d.id, d.epoch, d.channel_id, d.next_attempt_at
+    FROM deliveries d
+    WHERE d.state = 'pending' AND d.next_attempt_at <= now() AND d.id <> ALL($8::uuid[])
+        AND NOT EXISTS (
+            SELECT FROM busy b WHERE b.epoch = d.epoch AND b.channel_id = d.channel_id AND b.sending >= $4::int
+        )
+        AND (d.transition = 'raised' OR NOT EXISTS (
+            SELECT FROM deliveries r
+            WHERE r.alarm_id = d.alarm_id AND r.transition = 'raised' AND r.channel_id = d.channel_id
+                AND r.state = 'pending'
+        ))
+    ORDER BY d.next_attempt_at
+    LIMIT $5::int
+    FOR UPDATE OF d SKIP LOCKED
+), ranked AS (
+    SELECT due.*, row_number() OVER (PARTITION BY epoch, channel_id ORDER BY next_attempt_at, id) AS place FROM due
+), chosen AS (
+    SELECT r.id, r.epoch, r.channel_id
+    FROM ranked r LEFT JOIN busy b ON b.epoch = r.epoch AND b.channel_id = r.channel_id
+    WHERE r.place <= $4::int - coalesce(b.sending, 0)
+    ORDER BY r.next_attempt_at
+    LIMIT $6::int
+)
+UPDATE deliveries d
+SET next_attempt_at = now() + $7::interval
+FROM chosen LEFT JOIN channels c ON c.epoch = chosen.epoch AND c.id = chosen.channel_id
+WHERE d.id = chosen.id
+RETURNING d.id, d.epoch, d.channel_id, d.event::text AS event, d.attempts::text AS attempts, d.created_at,
+    now() - d.created_at AS age, c.type, c.enabled, c.config::text AS config
+"""
+
+# Never earlier than it is: a row that was finished in the meantime may have a longer wait already.
+_RENEW: Final = """
+UPDATE deliveries SET next_attempt_at = greatest(next_attempt_at, now() + $2::interval)
+WHERE id = ANY($1::uuid[]) AND state = 'pending'
+"""
+
+# A mail that was sent was sent, whoever holds the lease by now. Anything else counts only if nobody else, with a newer
+# lease, has written down an attempt.
+_FINISH: Final = """
+UPDATE deliveries
+SET state = $2, attempts = $3::text::jsonb, next_attempt_at = CASE WHEN $2 = 'pending' THEN now() + $4::interval END
+WHERE id = $1 AND state = 'pending' AND ($2 = 'sent' OR attempts = $5::text::jsonb)
+"""
+
+
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One try. `reached` are the recipients that have the mail so far, when others have not."""
+
+    at: str
+    outcome: Literal["sent", "retry", "failed"]
+    detail: str
+    reached: tuple[str, ...] = ()
+
+
+class DeliveryChannel(msgspec.Struct, frozen=True):
+    """A channel as it is at the moment of the claim; `config` is JSON."""
+
+    type: str
+    enabled: bool
+    config: bytes
+
+
+class OutgoingDelivery(msgspec.Struct, frozen=True):
+    """A claimed row. `event` is the transition as JSON; `channel` is None when it was deleted."""
+
+    id: uuid.UUID
+    epoch: int
+    channel_id: str
+    event: bytes
+    attempts: tuple[Attempt, ...]
+    created_at: dt.datetime
+    age_s: float
+    channel: DeliveryChannel | None
+
+    @property
+    def channel_key(self) -> ChannelKey:
+        return self.epoch, self.channel_id
+
+
+class OutgoingMoved(PlatformError):
+    """Another process has moved the reader's position; nothing was written."""
+
+
+class UnstorableTransition(PlatformError):
+    """PostgreSQL refuses the data of a transition itself; nothing was written."""
+
+
+_attempts = msgspec.json.Decoder(tuple[Attempt, ...])
+
+
+def delivery_id(alarm_id: str, transition: str, channel_id: str) -> uuid.UUID:
+    """The same in every process, so that making a delivery again makes no second one."""
+    return uuid.uuid5(_NAMESPACE, f"{alarm_id}\x00{transition}\x00{channel_id}")
+
+
+class OutgoingDeliveries:
+    """All methods raise Unavailable while PostgreSQL is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._pool = database.pool
+
+    async def position(self) -> int:
+        with translated():
+            return int(await self._pool.fetchval("SELECT position FROM positions WHERE reader = $1", READER))
+
+    async def record(self, before: int, after: int, transitions: Sequence[Transition]) -> int:
+        """Add the deliveries that the transitions call for and move the position; returns how many were called for.
+
+        Organizations that exist no longer are skipped. After Unavailable the position tells whether it was written.
+
+        Raises:
+            OutgoingMoved: the position is not `before`.
+            UnstorableTransition: PostgreSQL does not take the data of one of them.
+        """
+        with translated():
+            try:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    if await connection.execute(_MOVE, READER, before, after) != "UPDATE 1":
+                        raise OutgoingMoved("another process has moved the position of notification")
+                    return await _insert(connection, transitions) if transitions else 0
+            except (asyncpg.DataError, UnicodeEncodeError) as error:
+                raise UnstorableTransition(str(error)) from error
+            except asyncpg.PostgresError as error:
+                if str(error.sqlstate).startswith("22"):
+                    raise UnstorableTransition(str(error)) from error
+                raise
+
+    async def claim(
+        self, sending: Mapping[uuid.UUID, ChannelKey], *, per_channel: int, most: int, lease_s: float
+    ) -> list[OutgoingDelivery]:
+        """Take due rows, at most `most`, and of a channel so many that it is `sending` no more than `per_channel`.
+
+        A row that nobody finishes, or renews, within `lease_s` is due again.
+        """
+        busy = Counter(sending.values())
+        with translated():
+            rows = await self._pool.fetch(
+                _CLAIM,
+                [epoch for epoch, _ in busy],
+                [channel_id for _, channel_id in busy],
+                list(busy.values()),
+                per_channel,
+                CLAIM_WINDOW,
+                most,
+                dt.timedelta(seconds=lease_s),
+                list(sending),
+            )
+        return [_delivery(row) for row in rows]
+
+    async def renew(self, sending: Iterable[uuid.UUID], lease_s: float) -> None:
+        """These are still under way."""
+        with translated():
+            await self._pool.execute(_RENEW, list(sending), dt.timedelta(seconds=lease_s))
+
+    async def finish(
+        self,
+        delivery: OutgoingDelivery,
+        state: Literal["pending", "sent", "failed"],
+        attempt: Attempt,
+        *,
+        again_s: float,
+    ) -> None:
+        """Write down how an attempt ended; with the state `pending` there is another one in `again_s` seconds."""
+        attempts = (*delivery.attempts, attempt)[-KEPT_ATTEMPTS:]
+        with translated():
+            await self._pool.execute(
+                _FINISH,
+                delivery.id,
+                state,
+                msgspec.json.encode(attempts).decode(),
+                dt.timedelta(seconds=again_s),
+                msgspec.json.encode(delivery.attempts).decode(),
+            )
+
+
+async def _insert(
+    connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], transitions: Sequence[Transition]
+) -> int:
+    channels: dict[int, list[tuple[str, frozenset[str]]]] = {}
+    for row in await connection.fetch(_CHANNELS, sorted({transition.epoch for transition in transitions})):
+        channels.setdefault(row["epoch"], []).append((row["id"], frozenset(row["severities"])))
+    wanted = [
+        (transition, channel_id)
+        for transition in transitions
+        for channel_id, severities in channels.get(transition.epoch, ())
+        if transition.severity in severities
+    ]
+    if wanted:
+        events = {id(transition): encode_transition(transition).decode() for transition, _ in wanted}
+        await connection.execute(
+            _INSERT,
+            [delivery_id(each.alarm_id, transition_name(each), channel_id) for each, channel_id in wanted],
+            [each.epoch for each, _ in wanted],
+            [uuid.UUID(each.alarm_id) for each, _ in wanted],
+            [channel_id for _, channel_id in wanted],
+            [transition_name(each) for each, _ in wanted],
+            [events[id(each)] for each, _ in wanted],
+        )
+    return len(wanted)
+
+
+def _delivery(row: asyncpg.Record) -> OutgoingDelivery:
+    return OutgoingDelivery(
+        id=row["id"],
+        epoch=row["epoch"],
+        channel_id=row["channel_id"],
+        event=row["event"].encode(),
+        attempts=_attempts.decode(row["attempts"]),
+        created_at=row["created_at"],
+        age_s=row["age"].total_seconds(),
+        channel=None
+        if row["type"] is None
+        else DeliveryChannel(type=row["type"], enabled=row["enabled"], config=row["config"].encode()),
+    )

@@ -1,0 +1,59 @@
+"""The notification role: a recorder that writes deliveries down, and a dispatcher that sends them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from iotplatform.adapters.mail.channel import NotificationChannel
+from iotplatform.adapters.mail.log_channel import LogChannel
+from iotplatform.adapters.mail.settings import MailSettings
+from iotplatform.adapters.mail.smtp_channel import SmtpChannel
+from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.nats.reader import Reader
+from iotplatform.adapters.nats.readers import Readers
+from iotplatform.adapters.nats.subjects import NOTIFICATIONS
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.outgoing import OutgoingDeliveries
+from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.notification.dispatcher import Dispatcher, DispatchLimits
+from iotplatform.roles.notification.recorder import Recorder
+from iotplatform.runtime.tasks import Tasks
+
+DRAIN_S: Final = 5.0
+
+
+class NotificationRole:
+    name = "notification"
+
+    def __init__(
+        self,
+        connection: Connection,
+        database: Database,
+        dead_letters: DeadLetters,
+        mail: MailSettings,
+        metrics: Metrics,
+    ) -> None:
+        channels: dict[str, NotificationChannel] = {"log": LogChannel(mail), "email": SmtpChannel(mail)}
+        self.readers = Readers(self.name, connection, metrics)
+        self._outgoing = OutgoingDeliveries(database)
+        self._dispatcher = Dispatcher(self._outgoing, channels, metrics, DispatchLimits())
+        self._recorder = Recorder(self.readers, self._outgoing, dead_letters, metrics, self._dispatcher.wake)
+        self._tasks = Tasks(self.name)
+
+    async def start(self) -> None:
+        await self.readers.start()
+        self.readers.add(Reader(NOTIFICATIONS, self.name, self._outgoing.position))
+        self._dispatcher.start()
+        self._tasks.start(self._recorder.run(), "recorder")
+        self._tasks.start(self.readers.wait(), "readers")
+        self._tasks.start(self._dispatcher.wait(), "dispatcher")
+
+    async def wait(self) -> None:
+        await self._tasks.wait()
+
+    async def stop(self) -> None:
+        """Record nothing more, and finish what is being sent."""
+        await self._tasks.stop()
+        await self.readers.stop()
+        await self._dispatcher.stop(DRAIN_S)
