@@ -135,9 +135,10 @@ def _handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
 
 
 def _parameter_names(request: Request[Any, Any, Any]) -> dict[str, str]:
-    if "route_handler" not in request.scope:
+    scope: Mapping[str, Any] = request.scope
+    if "route_handler" not in scope:
         return {}
-    signature = request.route_handler.parsed_fn_signature
+    signature = scope["route_handler"].parsed_fn_signature
     definitions = {name: field.kwarg_definition for name, field in signature.parameters.items()}
     return {
         name: definition.name

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from litestar.types import Receive, Scope, Send
+
+from iotplatform.app.http.hosts import HostCheck
+
+
+async def status_of(host: list[bytes], allowed: tuple[str, ...] = ()) -> int:
+    started: list[int] = []
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: object) -> None:
+        if isinstance(message, dict) and message["type"] == "http.response.start":
+            started.append(message["status"])
+
+    async def receive() -> object:
+        raise AssertionError("nothing is read")
+
+    scope = {"type": "http", "headers": [(b"host", value) for value in host]}
+    await HostCheck(app, allowed)(scope, receive, send)  # type: ignore[arg-type]
+    return started[0]
+
+
+@pytest.mark.parametrize(
+    "host", [b"localhost", b"LocalHost:8081", b"127.0.0.1", b"127.0.0.1:80", b"[::1]", b"[::1]:8081"]
+)
+async def test_this_machine(host: bytes) -> None:
+    assert await status_of([host]) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"",
+        b"evil.example",
+        b"localhost.evil.example",
+        b"evil.example:localhost",
+        b"127.0.0.1.evil.example",
+        b"127.0.0.2",
+        b"user@localhost",
+        b"localhost:8081:80",
+        b"localhost:",
+        b"localhost evil.example",
+        b"::1",
+        b"[::2]",
+        b"0.0.0.0",
+        b"\xff",
+    ],
+)
+async def test_any_other(host: bytes) -> None:
+    assert await status_of([host]) == 421
+
+
+async def test_a_host_is_given_exactly_once() -> None:
+    assert await status_of([]) == 421
+    assert await status_of([b"localhost", b"localhost"]) == 421
+
+
+async def test_names_that_the_operator_allows() -> None:
+    assert await status_of([b"iot.example.org:8081"], ("IoT.example.org",)) == 200
+    assert await status_of([b"example.org"], ("iot.example.org",)) == 421
