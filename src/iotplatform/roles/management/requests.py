@@ -29,6 +29,7 @@ _SENTENCES: Final = {
 }
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$")
 _MATCHING: Final = re.compile(r"Expected `str` matching regex '(.*)'$", re.DOTALL)
+_NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
 
@@ -66,15 +67,22 @@ def decode_body(data: bytes, wanted: type[msgspec.Struct]) -> Any:
         return msgspec.json.decode(data, type=wanted)
     except msgspec.ValidationError as error:
         first = error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected("malformed", f"the body is no JSON: {error}") from error
+    except _NO_JSON as error:
+        raise _malformed(error) from error
+    # Typed decoding stops at the first thing that has the wrong type: what follows may still be no JSON.
     try:
         raw = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        # A number that no float can hold stops the first decoding as well as this one.
-        raise Rejected("invalid", "the body is not valid", faults=(Fault(str(error)),)) from error
+    except msgspec.ValidationError:
+        # A number that no float can hold.
+        raw = None
+    except _NO_JSON as error:
+        raise _malformed(error) from error
     faults = _faults(raw, wanted) if isinstance(raw, dict) else ()
     raise Rejected("invalid", "the body is not valid", faults=faults or (_fault(str(first)),)) from first
+
+
+def _malformed(error: Exception) -> Rejected:
+    return Rejected("malformed", f"the body is no JSON: {error}")
 
 
 def _faults(raw: dict[str, Any], wanted: type[msgspec.Struct]) -> tuple[Fault, ...]:

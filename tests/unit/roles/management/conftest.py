@@ -1,0 +1,133 @@
+"""The management application on a real PostgreSQL, with plain objects where JetStream and Redis would be."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from litestar import Litestar
+
+from iotplatform.adapters.postgres import tokens
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.tokens.device_tokens import DeviceTokens
+from iotplatform.adapters.tokens.keys import SigningKeys
+from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.app.http.hosts import HostCheck
+from iotplatform.app.http.openapi import openapi_config
+from iotplatform.app.http.problems import EXCEPTION_HANDLERS
+from iotplatform.domain.dead_letter import DeadLetter
+from iotplatform.domain.ledger import LedgerEntry
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.reading import Value
+from iotplatform.domain.rule import Rule, Threshold
+from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.routes import routes
+
+
+class Streams:
+    def __init__(self) -> None:
+        self.created: list[Organization] = []
+        self.failure: Exception | None = None
+
+    async def create_organization(self, organization: Organization) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.created.append(organization)
+
+
+class Latest:
+    def __init__(self) -> None:
+        self.known: list[tuple[str, str, Value, int]] | None = None
+        self.failure: Exception | None = None
+
+    async def read(self, epoch: int, device_ids: list[str]) -> list[tuple[str, str, Value, int]] | None:
+        if self.failure is not None:
+            raise self.failure
+        if self.known is None:
+            return None
+        return [entry for entry in self.known if not device_ids or entry[0] in device_ids]
+
+
+class DeadLetters:
+    def __init__(self) -> None:
+        self.letters: list[tuple[int, DeadLetter]] = []
+
+    async def list(self, organization: Organization, limit: int, after: int) -> list[tuple[int, DeadLetter]]:
+        return [entry for entry in self.letters if entry[0] > after][:limit]
+
+
+class Stubs:
+    def __init__(self) -> None:
+        self.streams = Streams()
+        self.latest = Latest()
+        self.dead_letters = DeadLetters()
+
+    async def ledger(self, organization: Organization) -> LedgerEntry:
+        return LedgerEntry(organization.id, 10, 7, 1, 2, 3, 0, balanced=True)
+
+
+def default_rule(organization_id: str) -> Rule:
+    return Rule("default", organization_id, "Temperature too high", "temp*", Threshold(">", 80.0))
+
+
+@pytest.fixture(scope="module")
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = await Database.open(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def stubs() -> Stubs:
+    return Stubs()
+
+
+@pytest.fixture(scope="session")
+def keys() -> SigningKeys:
+    return SigningKeys.load([SigningKeys.make_pem()])
+
+
+@pytest.fixture
+async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> ManagementContext:
+    await tokens.register_keys(database, keys.public_pems)
+    directory = Directory(database)
+    parts: dict[str, Any] = {
+        "streams": stubs.streams,
+        "latest": stubs.latest,
+        "ledger": stubs.ledger,
+        "dead_letters": stubs.dead_letters,
+    }
+    return ManagementContext(
+        database=database,
+        directory=directory,
+        tokens=DeviceTokens(keys),
+        verifier=Verifier(directory.public_key, directory.token_is_live),
+        default_rule=default_rule,
+        **parts,
+    )
+
+
+@pytest.fixture
+async def client(context: ManagementContext) -> AsyncIterator[httpx.AsyncClient]:
+    app = Litestar(
+        routes(context),
+        exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=openapi_config("Management"),
+        logging_config=None,
+    )
+    transport = httpx.ASGITransport(HostCheck(app))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8081") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def org(client: httpx.AsyncClient) -> str:
+    """A new organization."""
+    organization_id = f"org-{uuid.uuid4().hex}"
+    answer = await client.post("/organizations", json={"id": organization_id, "name": "A Corp"})
+    assert answer.status_code == 201, answer.text
+    return organization_id
