@@ -38,12 +38,12 @@ async def migrate(url: str) -> None:
     """
     with translated():
         # In a thread with a loop of its own: Alembic reads files and is synchronous.
-        await asyncio.to_thread(_upgrade, _config(url))
+        await asyncio.to_thread(_upgrade, url)
 
 
-def _upgrade(config: Config) -> None:
+def _upgrade(url: str) -> None:
     with _one_at_a_time:
-        command.upgrade(config, "head")
+        command.upgrade(_config(url), "head")
 
 
 def _head(url: str) -> str | None:
