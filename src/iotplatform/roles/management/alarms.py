@@ -118,7 +118,8 @@ def _answer(row: AlarmRow) -> AlarmAnswer:
         acknowledged_by=row.acknowledged_by,
         assigned_to=row.assigned_to,
         trigger_value=row.trigger_value,
-        readings=[Evidence(format_timestamp(at), value) for at, value in row.readings],
+        # PostgreSQL writes 1e300 as a whole number.
+        readings=[Evidence(format_timestamp(at), float(value)) for at, value in row.readings],
         created_at=format_timestamp(to_microseconds(row.created_at)),
     )
 

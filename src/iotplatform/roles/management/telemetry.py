@@ -90,12 +90,11 @@ async def _latest(context: ManagementContext, organization: Organization, device
     except Unavailable:
         known = None
     if known is None:
-        return await telemetry.latest(context.database, organization.epoch, device_ids)
-    return [Reading(device_id, sensor, value, at) for device_id, sensor, value, at in sorted(known, key=_series)]
-
-
-def _series(latest: tuple[str, str, Value, int]) -> tuple[str, str]:
-    return latest[:2]
+        found = await telemetry.latest(context.database, organization.epoch, device_ids)
+    else:
+        found = [Reading(device_id, sensor, value, at) for device_id, sensor, value, at in known]
+    # Sorted here, so that a cursor means the same whoever answered, and whatever the database's collation is.
+    return sorted(found, key=lambda reading: (reading.device_id, reading.sensor))
 
 
 def _answer(reading: Reading) -> ReadingAnswer:

@@ -44,7 +44,7 @@ async def add_alarm(database: Database, epoch: int, number: int, **changes: Any)
         row["state"],
         row["raised_at"],
         row["cleared_at"],
-        json.dumps([[START, 85.0], [START + 1, 90.5]]),
+        json.dumps([[START, 85.0], [START + 1, 1e300]]),
     )
     return str(alarm_id)
 
@@ -74,7 +74,7 @@ async def test_an_alarm(client: httpx.AsyncClient, org: str, epoch: int, databas
         "trigger_value": 90.0,
         "readings": [
             {"timestamp": "2023-11-14T22:13:20.000000Z", "value": 85.0},
-            {"timestamp": "2023-11-14T22:13:20.000001Z", "value": 90.5},
+            {"timestamp": "2023-11-14T22:13:20.000001Z", "value": 1e300},
         ],
     }
     for unknown in (uuid.uuid4(), "nonsense", "%00"):
