@@ -76,7 +76,7 @@ class ChangeFeed:
 
     async def run(self) -> None:
         """Until cancelled. A connection that fails is made anew."""
-        backoff = Backoff()
+        backoff = Backoff(most_s=2.0)
         while True:
             try:
                 await self._listen(backoff)

@@ -53,12 +53,20 @@ class Database:
         with translated():
             pool = await asyncpg.create_pool(
                 url,
-                min_size=1,
+                # With a floor asyncpg tries to restore it by itself, and logs a traceback each time while it can't.
+                min_size=0,
                 max_size=pool_size,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
             )
+            async with pool.acquire():
+                pass
         return cls(url, make_engine(url, pool_size=pool_size), pool)
+
+    async def ping(self) -> None:
+        """Raises Unavailable when the server does not answer."""
+        with translated():
+            await self.pool.fetchval("SELECT 1")
 
     async def close(self, deadline_s: float = 5.0) -> None:
         await self.engine.dispose()
