@@ -84,7 +84,9 @@ def transition_name(transition: Transition) -> str:
     return "raised" if isinstance(transition, AlarmRaised) else "cleared"
 
 
-def alarm_id(organization_id: str, epoch: int, rule_id: str, device_id: str, sensor: str, position: int, index: int) -> str:
+def alarm_id(
+    organization_id: str, epoch: int, rule_id: str, device_id: str, sensor: str, position: int, index: int
+) -> str:
     """The id of the alarm raised by reading `index` of the block at `position`.
 
     It follows from where the reading stands in the stream, so publishing the transition again changes nothing.

@@ -87,6 +87,15 @@ class _ForeignRecords(logging.Handler):
         log.log(min(record.levelno, logging.ERROR), "library.log", **fields)
 
 
+def configure_quiet() -> None:
+    """For commands that answer on standard output: warnings and errors only, for people, on standard error."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, _shape, _render_console],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+    )
+
+
 def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> None:
     """Set up logging for the process; `format_` None means console on a terminal, else JSON."""
     chosen = format_ or ("console" if sys.stdout.isatty() else "json")

@@ -35,7 +35,9 @@ class JetStreamApi:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def call(self, operation: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 10.0) -> dict[str, Any]:
+    async def call(
+        self, operation: str, body: Mapping[str, Any] | None = None, *, timeout_s: float = 10.0
+    ) -> dict[str, Any]:
         """The answer to `$JS.API.<operation>`.
 
         Raises:

@@ -97,7 +97,9 @@ class Connection:
             self._client = client
             self._metrics.nats_connections.add()
             self._connected.set()
-            log.info("nats.connected", server=client.connected_url.netloc.rpartition("@")[2] if client.connected_url else "")
+            log.info(
+                "nats.connected", server=client.connected_url.netloc.rpartition("@")[2] if client.connected_url else ""
+            )
             for notify in self._on_connected:
                 notify()
             return client

@@ -80,7 +80,6 @@ class Reader:
         self.position = position
         self.next_consumer_sequence = 1
         self.outstanding = 0
-        self.pin = ""
         self.seen_at = now
         self.buffer.clear()
         self.state = "expecting_first"

@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.reader import HEARTBEAT_S, PULL_MESSAGES, AckReply, Delivery, Reader
+from iotplatform.adapters.nats.subjects import PRIORITY_GROUP
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.backoff import Backoff
@@ -84,7 +85,7 @@ class Readers:
         self._by_token.pop(self._tokens.pop(reader, ""), None)
         self._ready.pop(reader, None)
 
-    def reset(self, reader: Reader, reason: str) -> None:
+    def reset(self, reader: Reader, reason: str, *, after_s: float = 0.0) -> None:
         """Go back to the stored position. Safe at any time and as often as one likes."""
         if reader.state in {"removed", "opening"}:
             return
@@ -93,7 +94,7 @@ class Readers:
         reader.close()
         reader.state = "opening"
         self._metrics.reader_resets.add(1, self.role)
-        self._tasks.spawn(self._open(reader, reason), f"open.{reader.name}")
+        self._tasks.spawn(self._open(reader, reason, after_s), f"open.{reader.name}")
 
     async def take(self) -> Batch:
         """What waits, oldest first and fairly shared, as soon as there is anything."""
@@ -157,16 +158,20 @@ class Readers:
         ]
         return max(0.0, (now_us() - min(waiting)) / 1e6) if waiting else 0.0
 
-    async def _open(self, reader: Reader, reason: str) -> None:
+    async def _open(self, reader: Reader, reason: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         backoff = Backoff(0.05, 2.0)
         while reader.state == "opening":
             await reader.idle.wait()
             try:
                 async with self._opening:
                     position = await reader.acquire()
-                    await self._api.call(
-                        f"CONSUMER.RESET.{reader.stream}.{reader.consumer}", {"seq": position + 1}
-                    )
+                    if not reader.pin:
+                        # The pin of a dead holder would keep us waiting until its time-out. Who acquires has the right.
+                        await self._api.call(
+                            f"CONSUMER.UNPIN.{reader.stream}.{reader.consumer}", {"group": PRIORITY_GROUP}
+                        )
+                    await self._api.call(f"CONSUMER.RESET.{reader.stream}.{reader.consumer}", {"seq": position + 1})
             except Unavailable as error:
                 self._log.debug("reader.waiting", reader=reader.name, detail=error.detail)
             except ApiError as error:
@@ -176,7 +181,7 @@ class Readers:
                 self._log.debug("reader.not_there", reader=reader.name)
             else:
                 # remove() may have come in between, which the type checker can't know.
-                if reader.state == "opening":  # type: ignore[redundant-expr]
+                if reader.state == "opening":
                     reader.expect_first(position, time.monotonic())
                     self._log.debug("reader.open", reader=reader.name, position=position, reason=reason)
                     await self._pull(reader)
@@ -237,6 +242,8 @@ class Readers:
             reader.outstanding = max(0, reader.outstanding - int(headers.get("Nats-Pending-Messages", "0")))
             await self._pull(reader)
             return
+        if status == "423":
+            reader.pin = ""
         # 423 wrong pin, 409 consumer deleted, leadership change or shutdown, 503 nobody there.
         self._log.debug("reader.status", reader=reader.name, status=status, description=description)
         self.reset(reader, f"{status} {description}")

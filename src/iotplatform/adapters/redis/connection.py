@@ -119,6 +119,19 @@ class RedisConnection:
             exists, fields = await pipeline.execute()
         return fields if exists else None
 
+    async def get_hash(self, key: str) -> dict[bytes, bytes]:
+        with translated():
+            fields: Any = await self._redis.hgetall(key)
+            return dict(fields)
+
+    async def increment(self, amounts: Sequence[tuple[str, str, int]]) -> None:
+        """Add to fields of hashes: (key, field, amount) each."""
+        with translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            for key, field, amount in amounts:
+                pipeline.hincrby(key, field, amount)
+            await pipeline.execute()
+
     async def exists(self, key: str) -> bool:
         with translated():
             return bool(await self._redis.exists(key))

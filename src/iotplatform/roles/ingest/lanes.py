@@ -33,7 +33,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.tasks import Tasks
 
-log = structlog.get_logger().bind(role="ingest")
+log = structlog.get_logger(role="ingest")
 
 ACK_TIMEOUT_S: Final = 2.0
 GIVE_UP_S: Final = DEDUP_WINDOW_S / 2
@@ -223,7 +223,9 @@ class Lane:
         log.warning("ingest.given_up", subject=self.subject, lane=self._id, number=self._number + 1)
         detail = "the outcome is unknown: the readings may be stored" if uncertain else "nothing was stored"
         for request in requests:
-            request.fail(Unavailable(f"the stream is not reachable; {detail}", retry_after_s=5, outcome_unknown=uncertain))
+            request.fail(
+                Unavailable(f"the stream is not reachable; {detail}", retry_after_s=5, outcome_unknown=uncertain)
+            )
         self._renew()
 
 
@@ -252,9 +254,7 @@ class Lanes:
     async def wait(self) -> None:
         await self._tasks.wait()
 
-    async def store(
-        self, organization: Organization, source: Source, readings: list[Reading], arrived_at: int
-    ) -> None:
+    async def store(self, organization: Organization, source: Source, readings: list[Reading], arrived_at: int) -> None:
         """Returns when the stream has acknowledged all of the readings.
 
         Raises:

@@ -45,7 +45,7 @@ class Admitted(msgspec.Struct, frozen=True):
     readings: list[Reading]
 
 
-_decoder = msgspec.json.Decoder(Entry | list[Entry])  # type: ignore[var-annotated]
+_decoder = msgspec.json.Decoder(Entry | list[Entry])
 _any_decoder = msgspec.json.Decoder()
 _path = re.compile(r" - at `\$(?:\[(\d+|\.\.\.)\])?(?:\.([A-Za-z_]+))?")
 _OUT_OF_RANGE: Final = "Number out of range"
@@ -137,7 +137,9 @@ class _Admission:
         if self._organization_id is None:
             self._organization_id = organization_id
         elif organization_id is not None and organization_id != self._organization_id:
-            self._fault(index, "organization_id", "differs from that of the readings before: one organization a request")
+            self._fault(
+                index, "organization_id", "differs from that of the readings before: one organization a request"
+            )
         return device_id or ""
 
     def _check_time(self, entry: Entry, index: int | None) -> int:
@@ -153,6 +155,24 @@ class _Admission:
 
     def _fault(self, index: int | None, field: str, detail: str) -> None:
         self._faults.append(Fault(detail, index, field))
+
+
+class _Named(msgspec.Struct):
+    organization_id: str | None = None
+
+
+_named_decoder = msgspec.json.Decoder(_Named | list[_Named])
+
+
+def blame(body: bytes) -> tuple[str | None, int]:
+    """The organization that a refused body names, if it names one, and how many elements it has."""
+    try:
+        named = _named_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, 1
+    if isinstance(named, _Named):
+        return named.organization_id, 1
+    return next((entry.organization_id for entry in named if entry.organization_id), None), len(named)
 
 
 def value_fault(value: Value) -> str | None:

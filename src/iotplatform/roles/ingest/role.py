@@ -6,6 +6,7 @@ from typing import Final
 
 from iotplatform.adapters.nats.publisher import Publisher
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.redis.counters import Counters
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.lanes import LaneLimits, Lanes
@@ -17,9 +18,16 @@ DRAIN_S: Final = 15.0
 class IngestRole:
     name = "ingest"
 
-    def __init__(self, publisher: Publisher, directory: Directory, verifier: Verifier, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        directory: Directory,
+        verifier: Verifier,
+        counters: Counters,
+        metrics: Metrics,
+    ) -> None:
         self._lanes = Lanes(publisher, metrics, LaneLimits())
-        self.endpoint = IngestEndpoint(self._lanes, directory, verifier, metrics)
+        self.endpoint = IngestEndpoint(self._lanes, directory, verifier, counters, metrics)
 
     async def start(self) -> None:
         self._lanes.start()

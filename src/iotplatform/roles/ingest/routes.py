@@ -10,11 +10,12 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.types import Receive, Scope, Send
 
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.redis.counters import Counters
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.lanes import Lanes
-from iotplatform.roles.ingest.payload import Sender, decode
+from iotplatform.roles.ingest.payload import Sender, blame, decode
 from iotplatform.runtime.clock import now_us
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -27,10 +28,13 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 class IngestEndpoint:
     """Answers 202 once the stream has stored every reading of the request."""
 
-    def __init__(self, lanes: Lanes, directory: Directory, verifier: Verifier, metrics: Metrics) -> None:
+    def __init__(
+        self, lanes: Lanes, directory: Directory, verifier: Verifier, counters: Counters, metrics: Metrics
+    ) -> None:
         self._lanes = lanes
         self._directory = directory
         self._verifier = verifier
+        self._counters = counters
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,12 +70,34 @@ class IngestEndpoint:
         body = await _read_body(receive)
         if b"idempotency-key" in headers:
             raise Rejected("invalid", "Idempotency-Key is not supported yet: leave the header out")
+        try:
+            return await self._store(body, sender, arrived_at)
+        except PlatformError as error:
+            if not (isinstance(error, Unavailable) and error.outcome_unknown):
+                await self._count_refused(body, sender)
+            raise
+
+    async def _store(self, body: bytes, sender: Sender | None, arrived_at: int) -> int:
         admitted = decode(body, arrived_at=arrived_at, sender=sender)
         organization = await self._directory.organization(admitted.organization_id)
         if organization is None:
             raise Rejected("not_found", f"there is no organization {admitted.organization_id!r}")
         await self._lanes.store(organization, "http", admitted.readings, arrived_at)
         return len(admitted.readings)
+
+    async def _count_refused(self, body: bytes, sender: Sender | None) -> None:
+        """For the ledger's column of what the door refused, where the organization can be told."""
+        organization_id, readings = blame(body)
+        if sender is not None:
+            organization_id = sender.organization_id
+        if organization_id is None:
+            return
+        try:
+            organization = await self._directory.organization(organization_id)
+        except Unavailable:
+            return
+        if organization is not None:
+            self._counters.add(organization.epoch, "refused", readings)
 
     async def _sender(self, authorization: bytes) -> Sender | None:
         if not authorization:
@@ -106,16 +132,16 @@ async def _read_body(receive: Receive) -> bytes:
     size = 0
     while True:
         message = await receive()
-        if message["type"] == "http.disconnect":
+        if message["type"] != "http.request":
             raise Rejected("malformed", "the request ended before its body did")
-        chunk = message.get("body", b"")
+        chunk: bytes = message["body"]
         size += len(chunk)
         if size > MAX_BODY_BYTES:
             raise Rejected(
                 "too_large", f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer readings in a request"
             )
         chunks.append(chunk)
-        if not message.get("more_body", False):
+        if not message["more_body"]:
             return b"".join(chunks) if len(chunks) > 1 else chunk
 
 

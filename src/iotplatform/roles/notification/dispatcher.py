@@ -25,7 +25,7 @@ from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
 
-log = structlog.get_logger().bind(role="notification")
+log = structlog.get_logger(role="notification")
 
 # Channels log themselves what they have sent to everybody.
 _ACTIONS: Final = {

@@ -19,7 +19,7 @@ from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.backoff import Backoff
 
-log = structlog.get_logger().bind(role="notification")
+log = structlog.get_logger(role="notification")
 
 ROLE: Final = "notification"
 

@@ -1,0 +1,36 @@
+"""What `serve` tells a person once it is ready."""
+
+from __future__ import annotations
+
+from iotplatform.app.runtime_file import RuntimeFile
+from iotplatform.app.settings import Settings
+
+_JSON = '-H "Content-Type: application/json"'
+
+
+def banner(file: RuntimeFile, settings: Settings, took_s: float) -> str:
+    """Addresses, the auth mode, and three commands to try."""
+    lines = [f"iotplatform is ready after {took_s:.1f} s (data in {settings.data_path})", ""]
+    addresses = (
+        ("ingestion", file.ingest, "POST /ingest"),
+        ("management", file.management, "OpenAPI at /schema/openapi.json"),
+        ("operations", file.operations, "/metrics /livez /readyz"),
+        ("NATS monitor", file.nats_monitor, ""),
+    )
+    lines += [f"  {name:<13}{url}  {note}".rstrip() for name, url, note in addresses if url]
+    lines += ["", f"  auth mode    {_auth_mode(settings)}"]
+    if file.ingest and file.management:
+        lines += [
+            "",
+            "Try:",
+            f"""  curl -X POST {file.management}/organizations {_JSON} -d '{{"id": "orgA", "name": "A Corp"}}'""",
+            f"""  curl -X POST {file.ingest}/ingest {_JSON} -d '{{"organization_id": "orgA", "device_id": "machine-123", "sensor_name": "temp1", "value": 85.0}}'""",
+            f"  curl {file.management}/organizations/orgA/telemetry/latest",
+        ]
+    return "\n".join(lines)
+
+
+def _auth_mode(settings: Settings) -> str:
+    if settings.auth.mode == "open":
+        return "open, because the settings say so: whoever reaches these ports may do anything"
+    return "open, because every listener is on loopback: no credential is needed, one that is presented is verified"

@@ -1,0 +1,71 @@
+"""The three applications: ingestion, management, operations."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from litestar import Litestar, Response, asgi, get
+from litestar.types import ControllerRouterHandler, Receive, Scope, Send
+
+from iotplatform.app.http.hosts import HostCheck
+from iotplatform.app.http.openapi import INGEST_PATHS, openapi_config
+from iotplatform.app.http.problems import EXCEPTION_HANDLERS
+from iotplatform.observability.metrics import render
+
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+Checks = Callable[[], Awaitable[dict[str, str]]]
+
+
+def ingest_app(endpoint: Asgi, allowed_hosts: Sequence[str]) -> Any:
+    @asgi("/ingest", copy_scope=True)
+    async def ingest(scope: Scope, receive: Receive, send: Send) -> None:
+        await endpoint(scope, receive, send)
+
+    app = Litestar(
+        route_handlers=[ingest],
+        exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=openapi_config("iotplatform ingestion", INGEST_PATHS),
+        logging_config=None,
+    )
+    return HostCheck(app, allowed_hosts)
+
+
+def management_app(routes: Sequence[ControllerRouterHandler], allowed_hosts: Sequence[str]) -> Any:
+    app = Litestar(
+        route_handlers=routes,
+        exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=openapi_config("iotplatform management"),
+        logging_config=None,
+    )
+    return HostCheck(app, allowed_hosts)
+
+
+def operations_app(readiness: Checks) -> Any:
+    """No data of tenants, hence no check of hosts or credentials. `readiness` gives what is wrong, by name."""
+
+    @get("/metrics")
+    async def metrics() -> Response[bytes]:
+        """Prometheus exposition text of everything in this process."""
+        body, content_type = render()
+        return Response(body, media_type=content_type)
+
+    @get("/livez")
+    async def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "alive"}
+
+    @get("/readyz")
+    async def ready() -> Response[dict[str, Any]]:
+        """Every role of this process can do its work; 503 says what is missing."""
+        wrong = await readiness()
+        if wrong:
+            return Response({"status": "not ready", "problems": wrong}, status_code=503)
+        return Response({"status": "ready", "problems": {}})
+
+    return Litestar(
+        route_handlers=[metrics, live, ready],
+        exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=openapi_config("iotplatform operations"),
+        logging_config=None,
+    )

@@ -1,0 +1,98 @@
+"""Several ports from one event loop: one Uvicorn server with sockets bound beforehand, and a switch by port.
+
+Two Uvicorn servers in a process don't drain properly, each of them re-raises the signal; one with several sockets does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import uvicorn
+
+from iotplatform.errors import ConfigError
+
+BACKLOG: Final = 2_048
+DRAIN_S: Final = 20
+
+App = Any
+
+
+def bind(setting: str, host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: naming the setting, when the address can't be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ConfigError(f"{setting}.host: {host} is no address of this machine: {error.strerror}") from error
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"{setting}.port: {host}:{port} can't be had ({error.strerror}): stop what uses it, or set another port (0 takes a free one)"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Signals are the platform's: it decides what stops, and in which order.
+        yield
+
+
+class HttpServer:
+    def __init__(self, apps: Mapping[socket.socket, App]) -> None:
+        self._sockets = list(apps)
+        self._by_port = {listener.getsockname()[1]: app for listener, app in apps.items()}
+        config = uvicorn.Config(
+            self._switch,
+            lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+        self._server = _Server(config)
+
+    async def _switch(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._by_port[scope["server"][1]](scope, receive, send)
+
+    async def run(self) -> None:
+        """Serve until `stop`; returns when every request that was taken has been answered."""
+        await self._server.serve(sockets=self._sockets)
+
+    async def wait_started(self) -> None:
+        await self._server.listening.wait()
+
+    def stop(self) -> None:
+        self._server.should_exit = True

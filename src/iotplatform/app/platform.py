@@ -1,0 +1,152 @@
+"""A process of the platform, from settings to the last flush."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Final
+
+import structlog
+
+from iotplatform.adapters.embedded import DataDirectory
+from iotplatform.app.health import Health, loop_lag
+from iotplatform.app.http.apps import operations_app
+from iotplatform.app.http.server import HttpServer, bind, url_of
+from iotplatform.app.resources import Resources, open_resources
+from iotplatform.app.roles import Assembly, assemble
+from iotplatform.app.runtime_file import RuntimeFile, remove_runtime_file
+from iotplatform.app.settings import RoleName, Settings
+from iotplatform.observability.metrics import Metrics
+from iotplatform.runtime.tasks import Tasks
+
+log = structlog.get_logger()
+
+HTTP_STARTED_S: Final = 10.0
+
+
+class Platform:
+    """`run` returns after `stop` was asked for and everything is flushed; it raises when a task has died."""
+
+    def __init__(self, settings: Settings, roles: frozenset[RoleName], metrics: Metrics) -> None:
+        self._settings = settings
+        self._roles = roles
+        self._metrics = metrics
+        self._stop = asyncio.Event()
+        self.started_in_s = 0.0
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def run(self, on_ready: Callable[[RuntimeFile, float], None]) -> None:
+        """Start, call `on_ready`, and serve until `stop`.
+
+        Raises:
+            ConfigError: a setting is wrong.
+            Unavailable: a server could not be reached.
+            TaskDied: a role or a connection's keeper has ended by itself.
+        """
+        began = time.monotonic()
+        async with AsyncExitStack() as stack:
+            data = await asyncio.to_thread(DataDirectory.open, self._settings.data_path)
+            stack.push_async_callback(asyncio.to_thread, data.close)
+            # Before anything is started, so that an occupied port ends in one line at once.
+            sockets = self._bind(stack)
+            tasks = Tasks("platform")
+            resources = await open_resources(self._settings, data, self._metrics, stack, tasks)
+            assembly = await assemble(self._roles, self._settings, resources, data, self._metrics, stack)
+            health = Health(resources, self._roles)
+            self._expose(assembly, health, stack, tasks)
+            for role in assembly.roles:
+                await role.start()
+                stack.push_async_callback(role.stop)
+                tasks.start(role.wait(), role.name)
+            apps = {**assembly.apps, "operations": operations_app(health.problems)}
+            server = HttpServer({listener: apps[name] for name, listener in sockets.items()})
+            serving = tasks.spawn(server.run(), "http")
+            stack.push_async_callback(_drain, server, serving)
+            async with asyncio.timeout(HTTP_STARTED_S):
+                await server.wait_started()
+            file = _runtime_file(sockets, resources)
+            await asyncio.to_thread(file.write, data.path)
+            stack.push_async_callback(asyncio.to_thread, remove_runtime_file, data.path)
+            health.ready = True
+            self.started_in_s = time.monotonic() - began
+            on_ready(file, self.started_in_s)
+            stack.callback(health.stopping)
+            await self._until_stopped(tasks)
+
+    async def _until_stopped(self, tasks: Tasks) -> None:
+        stopped = asyncio.get_running_loop().create_task(self._stop.wait(), name="platform.stop")  # owned here
+        died = asyncio.get_running_loop().create_task(tasks.wait(), name="platform.watch")
+        try:
+            await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
+            if died.done():
+                died.result()
+        finally:
+            stopped.cancel()
+            died.cancel()
+
+    def _bind(self, stack: AsyncExitStack) -> dict[str, socket.socket]:
+        listeners = {"operations": self._settings.operations}
+        if "ingest" in self._roles:
+            listeners["ingest"] = self._settings.ingest
+        if "management" in self._roles:
+            listeners["management"] = self._settings.management
+        sockets: dict[str, socket.socket] = {}
+        for name, listener in listeners.items():
+            sockets[name] = bind(name, listener.host, listener.port)
+            stack.callback(sockets[name].close)
+        return sockets
+
+    def _expose(self, assembly: Assembly, health: Health, stack: AsyncExitStack, tasks: Tasks) -> None:
+        def lag_messages() -> dict[tuple[str, ...], float]:
+            lags: dict[tuple[str, ...], float] = {}
+            for readers in assembly.readers:
+                lags[readers.role,] = lags.get((readers.role,), 0.0) + readers.lag_messages()
+            return lags
+
+        def lag_seconds() -> dict[tuple[str, ...], float]:
+            lags: dict[tuple[str, ...], float] = {}
+            for readers in assembly.readers:
+                lags[readers.role,] = max(lags.get((readers.role,), 0.0), readers.lag_seconds())
+            return lags
+
+        metrics = self._metrics
+        metrics.add_gauge("consumer_lag_messages", "Messages a role has not handled yet", ("role",), lag_messages)
+        metrics.add_gauge(
+            "consumer_lag_seconds", "Age of the oldest message held and unhandled", ("role",), lag_seconds
+        )
+        metrics.add_gauge(
+            "event_loop_lag_seconds", "How late the event loop woke up", (), lambda: {(): health.loop_lag_s}
+        )
+        metrics.add_gauge(
+            "up", "Roles that this process hosts", ("role",), lambda: {(role,): 1.0 for role in self._roles}
+        )
+        metrics.expose()
+        stack.callback(metrics.close)
+        tasks.start(loop_lag(health), "loop_lag")
+
+
+async def _drain(server: HttpServer, serving: asyncio.Task[None]) -> None:
+    server.stop()
+    await asyncio.wait({serving})
+
+
+def _runtime_file(sockets: dict[str, socket.socket], resources: Resources) -> RuntimeFile:
+    urls = resources.urls
+    http = {name: url_of(listener) for name, listener in sockets.items()}
+    return RuntimeFile(
+        pid=os.getpid(),
+        ingest=http.get("ingest"),
+        management=http.get("management"),
+        operations=http.get("operations"),
+        nats=urls.nats,
+        nats_monitor=urls.nats_monitor,
+        mqtt=None,
+        postgres=urls.postgres,
+        redis=urls.redis,
+    )

@@ -1,0 +1,234 @@
+"""The settings: a TOML file under environment variables `IOTPLATFORM_<SECTION>__<KEY>`."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from iotplatform.adapters.embedded import EmbeddedSettings
+from iotplatform.adapters.mail.settings import MailSettings
+from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
+from iotplatform.errors import ConfigError
+from iotplatform.observability.logs import Format, Level
+
+RoleName = Literal["management", "ingest", "analysis", "notification", "persistence"]
+ROLES: Final[tuple[RoleName, ...]] = ("management", "ingest", "analysis", "notification", "persistence")
+DEFAULT_DATA_DIR: Final = ".iotplatform"
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+_SCHEMES: Final = {
+    "nats.url": {"nats", "tls"},
+    "postgres.url": {"postgresql", "postgres"},
+    "redis.url": {"redis", "rediss", "unix"},
+}
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Listener(Section, frozen=True):
+    port: Port
+    host: str = "127.0.0.1"
+
+
+class Nats(Section, frozen=True):
+    url: str | None = None
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+
+
+class Server(Section, frozen=True):
+    url: str | None = None
+
+
+class Streams(Section, frozen=True):
+    keep_s: Annotated[float, msgspec.Meta(ge=0)] = 3_600
+    max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 1 << 30
+
+
+class Embedded(Section, frozen=True):
+    nats_sync: str = "always"
+    host: str = "127.0.0.1"
+    nats_port: Port = 4222
+    nats_monitor_port: Port = 8222
+    mqtt_port: Port = 1883
+
+
+class Mail(Section, frozen=True, rename={"sender": "from"}):
+    url: str | None = None
+    sender: str | None = None
+
+
+class Influx(Section, frozen=True):
+    url: str | None = None
+    token: str | None = None
+    org: str | None = None
+    bucket: str | None = None
+    api: Literal["v1", "v2"] = "v2"
+
+
+class Tls(Section, frozen=True):
+    cert: str | None = None
+    key: str | None = None
+
+
+class Auth(Section, frozen=True):
+    mode: Literal["auto", "open", "required"] = "auto"
+    signing_keys: str | None = None
+    allowed_hosts: list[str] = []
+
+
+class DefaultRule(Section, frozen=True):
+    sensor: str = "temp*"
+    operator: Operator = ">"
+    value: float = 80.0
+    severity: Severity = "major"
+    raise_after: Positive = 3
+    clear_after: Positive = 1
+
+    def rule_of(self, organization_id: str) -> Rule:
+        return Rule(
+            id="default",
+            organization_id=organization_id,
+            name="Default rule",
+            sensor=self.sensor,
+            condition=Threshold(operator=self.operator, value=self.value),
+            severity=self.severity,
+            raise_after=self.raise_after,
+            clear_after=self.clear_after,
+        )
+
+
+class Analysis(Section, frozen=True):
+    default_rule: DefaultRule = DefaultRule()
+
+
+class Log(Section, frozen=True):
+    format: Format | None = None
+    level: Level = "info"
+
+
+class Settings(Section, frozen=True):
+    data_dir: str = DEFAULT_DATA_DIR
+    roles: str = ",".join(ROLES)
+    ingest: Listener = Listener(8080)
+    management: Listener = Listener(8081)
+    operations: Listener = Listener(9464)
+    nats: Nats = Nats()
+    postgres: Server = Server()
+    redis: Server = Server()
+    streams: Streams = Streams()
+    embedded: Embedded = Embedded()
+    mail: Mail = Mail()
+    influx: Influx = Influx()
+    tls: Tls = Tls()
+    auth: Auth = Auth()
+    analysis: Analysis = Analysis()
+    log: Log = Log()
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir).expanduser()
+
+    @property
+    def embedded_settings(self) -> EmbeddedSettings:
+        section = self.embedded
+        return EmbeddedSettings(
+            host=section.host,
+            nats_port=section.nats_port,
+            nats_monitor_port=section.nats_monitor_port,
+            mqtt_port=section.mqtt_port,
+            nats_sync=section.nats_sync,
+        )
+
+    @property
+    def mail_settings(self) -> MailSettings:
+        return MailSettings(self.mail.url, self.mail.sender)
+
+    def check(self) -> None:
+        """What a type can't say.
+
+        Raises:
+            ConfigError: naming the setting.
+        """
+        for name, url in (
+            ("nats.url", self.nats.url),
+            ("postgres.url", self.postgres.url),
+            ("redis.url", self.redis.url),
+        ):
+            if url is not None:
+                _check_url(name, url)
+        _ = self.mail_settings, self.embedded_settings
+        if self.influx.url is not None:
+            raise ConfigError("influx.url: storing in InfluxDB is not built yet; leave it unset to store in PostgreSQL")
+        if self.tls.cert is not None or self.tls.key is not None:
+            raise ConfigError("tls.cert: TLS is not built yet; leave it unset and put a TLS proxy in front")
+        if self.auth.mode == "required":
+            raise ConfigError("auth.mode: 'required' is not built yet; use 'open' or 'auto' on loopback")
+        ports = [self.ingest.port, self.management.port, self.operations.port]
+        taken = [port for port in ports if port]
+        if len(taken) != len(set(taken)):
+            raise ConfigError("ingest.port, management.port and operations.port must differ")
+        self._check_loopback()
+
+    def _check_loopback(self) -> None:
+        if self.auth.mode == "open":
+            return
+        hosts = (
+            ("ingest.host", self.ingest.host),
+            ("management.host", self.management.host),
+            ("embedded.host", self.embedded.host),
+        )
+        for name, host in hosts:
+            if not is_loopback(host):
+                raise ConfigError(
+                    f"{name}: {host} can be reached from other machines, and access control is not complete yet: "
+                    'bind 127.0.0.1, or write auth.mode = "open" to let everybody in who can reach it'
+                )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_roles(text: str) -> frozenset[RoleName]:
+    """The roles in a list separated by commas.
+
+    Raises:
+        ValueError: one is unknown, or there is none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in ROLES]
+    if unknown or not names:
+        what = f"unknown role {unknown[0]!r}" if unknown else "no role is named"
+        raise ValueError(f"{what}: the roles are {', '.join(ROLES)}")
+    return frozenset(role for role in ROLES if role in names)
+
+
+def _check_url(name: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        hosts = parts.netloc.rpartition("@")[2]
+    except ValueError as error:
+        raise ConfigError(f"{name}: can't be parsed: {error}") from None
+    if parts.scheme not in _SCHEMES[name]:
+        raise ConfigError(f"{name}: must begin with {' or '.join(f'{scheme}://' for scheme in sorted(_SCHEMES[name]))}")
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise ConfigError(f"{name}: must name a socket, such as unix:///run/redis.sock")
+        return
+    if not hosts and "host=" not in parts.query:
+        raise ConfigError(f"{name}: names no host")
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].rpartition(":")[2] if ":" in host.rpartition("]")[2] else ""
+        if port and not (port.isdigit() and 0 < int(port) < 65_536):
+            raise ConfigError(f"{name}: {port!r} is no port")

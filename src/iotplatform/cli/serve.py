@@ -1,0 +1,77 @@
+"""`iotplatform serve`: run roles until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import structlog
+import uvloop
+
+from iotplatform.app.banner import banner
+from iotplatform.app.platform import Platform
+from iotplatform.app.runtime_file import RuntimeFile
+from iotplatform.app.settings import ROLES, RoleName, Settings, parse_roles
+from iotplatform.app.settings_source import load_settings
+from iotplatform.observability.logs import configure
+from iotplatform.observability.metrics import Metrics
+from iotplatform.runtime.tasks import TaskDied
+
+log = structlog.get_logger()
+
+
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    parser = subparsers.add_parser("serve", parents=[common], help="run the platform, or some of its roles")
+    parser.add_argument(
+        "--roles", metavar="ROLE,...", help=f"out of {', '.join(ROLES)} (default: all of them)", default=None
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = load_settings(arguments.config, os.environ, data_dir=arguments.data_dir, roles=arguments.roles)
+    try:
+        roles = parse_roles(settings.roles)
+    except ValueError as error:
+        print(f"iotplatform serve: --roles: {error}", file=sys.stderr)
+        return 2
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, roles))
+
+
+async def _serve(settings: Settings, roles: frozenset[RoleName]) -> int:
+    metrics = Metrics()
+    configure(metrics, format_=settings.log.format, level=settings.log.level)
+    platform = Platform(settings, roles, metrics)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, platform.stop)
+
+    def ready(file: RuntimeFile, took_s: float) -> None:
+        log.info(
+            "platform.ready",
+            ingest=file.ingest,
+            management=file.management,
+            operations=file.operations,
+            auth_mode="open",
+            roles=sorted(roles),
+            took_s=round(took_s, 3),
+        )
+        # For people. Where nobody reads along, standard output carries nothing but log lines.
+        out = sys.stdout if sys.stdout.isatty() else sys.stderr
+        with suppress(OSError):
+            print(banner(file, settings, took_s), file=out, flush=True)
+
+    try:
+        await platform.run(ready)
+    except TaskDied as error:
+        log.error("platform.died", detail=str(error), exc_info=error.__cause__)
+        return 1
+    log.info("platform.stopped")
+    return 0

@@ -1,0 +1,92 @@
+"""From deliveries to what one partition's commit amounts to. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.adapters.nats.reader import Delivery
+from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
+from iotplatform.domain.dead_letter import DeadLetter, Reason, encode_payload
+from iotplatform.domain.reading import Reading, UnreadableBlock, Value, decode_block
+
+Newest = dict[tuple[str, str], tuple[int, int, Value]]
+
+
+class Prepared(msgspec.Struct):
+    """`arrivals` are the blocks' times of arrival with their numbers of readings, for the latency histogram."""
+
+    work: PartitionWork
+    letters: list[DeadLetter]
+    arrivals: list[tuple[int, int]]
+
+
+def prepare(epoch: int, partition: int, before: int, deliveries: Sequence[Delivery]) -> Prepared:
+    """`deliveries` follow the position `before` in stream order."""
+    work = PartitionWork(epoch, partition, before, deliveries[-1].sequence)
+    prepared = Prepared(work, [], [])
+    for delivery in deliveries:
+        headers = BlockHeaders.decode(delivery.headers)
+        count = headers.count if headers else 0
+        if headers:
+            source = delivery.subject.rpartition(".")[2]
+            work.lanes[headers.lane] = LaneMark(headers.lane, source, headers.number, headers.total)
+            prepared.arrivals.append((headers.arrived_at, count))
+        try:
+            readings = decode_block(delivery.data)
+            if len(readings) != count:
+                # What no lane has counted was never accepted, and the ledger must not learn of it as stored.
+                raise UnreadableBlock(f"the block holds {len(readings)} readings, and its headers say {count}")
+        except UnreadableBlock as error:
+            work.dead_lettered += count
+            prepared.letters.append(block_letter(partition, delivery, "undecodable", str(error), count))
+            continue
+        position = delivery.sequence
+        work.readings += [(reading, position) for reading in readings]
+    return prepared
+
+
+def newest_of(work: PartitionWork, into: Newest) -> None:
+    """For each series the largest by (time, position), the later of equals."""
+    for reading, position in work.readings:
+        key = (reading.device_id, reading.sensor)
+        known = into.get(key)
+        if known is None or (reading.at, position) >= known[:2]:
+            into[key] = (reading.at, position, reading.value)
+
+
+def block_letter(partition: int, delivery: Delivery, reason: Reason, detail: str, count: int) -> DeadLetter:
+    return DeadLetter(
+        id=f"persistence-{partition}-{delivery.sequence}",
+        role="persistence",
+        reason=reason,
+        detail=detail,
+        device_id=None,
+        received_at=delivery.stored_at,
+        readings=count,
+        payload=encode_payload(delivery.data),
+        encoding="base64",
+    )
+
+
+def reading_letter(partition: int, position: int, index: int, reading: Reading, detail: str, now: int) -> DeadLetter:
+    return DeadLetter(
+        id=f"persistence-{partition}-{position}-{index}",
+        role="persistence",
+        reason="unstorable",
+        detail=detail,
+        device_id=reading.device_id,
+        received_at=now,
+        readings=1,
+        payload=msgspec.json.encode(
+            {
+                "device_id": reading.device_id,
+                "sensor_name": reading.sensor,
+                "value": reading.value,
+                "timestamp": reading.at,
+            }
+        ).decode(),
+        encoding="json",
+    )

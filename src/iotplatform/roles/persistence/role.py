@@ -1,0 +1,40 @@
+"""The persistence role: readings, alarm history, and the trimming of what both roles have behind them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from iotplatform.adapters.nats.trimming import Trimmer
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.roles.persistence.alarms import AlarmWriter
+from iotplatform.roles.persistence.maintenance import maintain
+from iotplatform.roles.persistence.readings import ReadingWriter
+from iotplatform.runtime.tasks import Tasks
+
+STOP_S: Final = 5.0
+
+
+class PersistenceRole:
+    name = "persistence"
+
+    def __init__(self, readings: ReadingWriter, alarms: AlarmWriter, trimmer: Trimmer, directory: Directory) -> None:
+        self.readings = readings
+        self.alarms = alarms
+        self._trimmer = trimmer
+        self._directory = directory
+        self._tasks = Tasks(self.name)
+
+    async def start(self) -> None:
+        await self.readings.start()
+        await self.alarms.start()
+        self._tasks.start(self.readings.wait(), "readings")
+        self._tasks.start(self.alarms.wait(), "alarms")
+        self._tasks.start(maintain(self.readings, self._trimmer, self._directory), "maintenance")
+
+    async def wait(self) -> None:
+        await self._tasks.wait()
+
+    async def stop(self) -> None:
+        await self._tasks.stop(STOP_S)
+        await self.readings.stop()
+        await self.alarms.stop()

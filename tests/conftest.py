@@ -1,0 +1,62 @@
+"""One embedded stack for the whole session, and one running platform for what looks at it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings as hypothesis_settings
+
+from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, EmbeddedSettings, ServerUrls
+from iotplatform.adapters.postgres.migrations import migrate
+
+hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
+hypothesis_settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    """A blocking call of ours inside the event loop fails the test."""
+    with blockbuster_ctx("iotplatform") as found:
+        for call in ("os.stat", "io.TextIOWrapper.read", "io.BufferedReader.read"):
+            if call in found.functions:
+                # asyncpg looks for a password file whenever it connects.
+                found.functions[call].can_block_in("asyncpg/connect_utils.py", "_read_password_file")
+        yield found
+
+
+@pytest.fixture(scope="session")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerUrls]:
+    """Real nats-server, PostgreSQL and Redis."""
+    with DataDirectory.open(tmp_path_factory.mktemp("servers")) as directory:
+        embedded = EmbeddedServers(directory, EmbeddedSettings(nats_port=0, nats_monitor_port=0))
+        urls = await embedded.start()
+        keeper = asyncio.get_running_loop().create_task(embedded.run())
+        try:
+            yield urls
+        finally:
+            keeper.cancel()
+            await embedded.stop()
+
+
+@pytest.fixture(scope="session")
+async def database_url(servers: ServerUrls) -> str:
+    """A migrated database, shared: tests make organizations of their own in it."""
+    assert servers.postgres is not None
+    connection = await asyncpg.connect(servers.postgres)
+    try:
+        await connection.execute("CREATE DATABASE shared")
+    finally:
+        await connection.close()
+    url = servers.postgres.replace("@/iotplatform?", "@/shared?")
+    await migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).parent.parent
