@@ -8,11 +8,21 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings as hypothesis_settings
 
+from tests.support.blocking import allow_known
+
 from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, EmbeddedSettings, ServerUrls
 from iotplatform.adapters.postgres.migrations import migrate
+
+# Plain and without colours; what a test prints is shown when it fails.
+structlog.configure(
+    processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)],
+    logger_factory=structlog.PrintLoggerFactory(),
+    cache_logger_on_first_use=False,
+)
 
 hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis_settings.load_profile("default")
@@ -22,10 +32,7 @@ hypothesis_settings.load_profile("default")
 def no_blocking_calls() -> Iterator[BlockBuster]:
     """A blocking call of ours inside the event loop fails the test."""
     with blockbuster_ctx("iotplatform") as found:
-        for call in ("os.stat", "io.TextIOWrapper.read", "io.BufferedReader.read"):
-            if call in found.functions:
-                # asyncpg looks for a password file whenever it connects.
-                found.functions[call].can_block_in("asyncpg/connect_utils.py", "_read_password_file")
+        allow_known(found)
         yield found
 
 

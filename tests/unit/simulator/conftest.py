@@ -104,3 +104,8 @@ def problem():
         )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> None:
+    """Off: the command is called as a function here, and is a process of its own otherwise."""
