@@ -12,10 +12,9 @@ import structlog
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings as hypothesis_settings
 
-from tests.support.blocking import allow_known
-
 from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, EmbeddedSettings, ServerUrls
 from iotplatform.adapters.postgres.migrations import migrate
+from tests.support.blocking import allow_known
 
 # Plain and without colours; what a test prints is shown when it fails.
 structlog.configure(

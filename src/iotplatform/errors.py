@@ -33,7 +33,7 @@ Kind = Literal[
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that is wrong with a request: which reading (`index`, from 0), which `field`, and what is wrong with it."""
+    """One thing that is wrong with a request: which reading (`index`, from 0), which `field`, and what is wrong."""
 
     detail: str
     index: int | None = None
@@ -51,7 +51,9 @@ class ConfigError(PlatformError):
 class Rejected(PlatformError):
     """The caller asked for something that can't be done, and it won't be done by trying again."""
 
-    def __init__(self, kind: Kind, detail: str, *, faults: tuple[Fault, ...] = (), retry_after_s: float | None = None):
+    def __init__(
+        self, kind: Kind, detail: str, *, faults: tuple[Fault, ...] = (), retry_after_s: float | None = None
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
@@ -62,7 +64,7 @@ class Rejected(PlatformError):
 class Unavailable(PlatformError):
     """Something the platform needs is away or full; the same request may succeed after `retry_after_s` seconds."""
 
-    def __init__(self, detail: str, *, retry_after_s: float = 1.0, outcome_unknown: bool = False):
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0, outcome_unknown: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after_s = retry_after_s

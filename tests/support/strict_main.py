@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from blockbuster import BlockBuster
-from tests.support.blocking import allow_known
 
 from iotplatform.cli import main
+from tests.support.blocking import allow_known
 
 if __name__ == "__main__":
     detector = BlockBuster("iotplatform")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from iotplatform.app.runtime_file import RuntimeFile
 from iotplatform.app.settings import Settings
 
+_READING = '{"organization_id": "orgA", "device_id": "machine-123", "sensor_name": "temp1", "value": 85.0}'
 _JSON = '-H "Content-Type: application/json"'
 
 
@@ -24,7 +25,7 @@ def banner(file: RuntimeFile, settings: Settings, took_s: float) -> str:
             "",
             "Try:",
             f"""  curl -X POST {file.management}/organizations {_JSON} -d '{{"id": "orgA", "name": "A Corp"}}'""",
-            f"""  curl -X POST {file.ingest}/ingest {_JSON} -d '{{"organization_id": "orgA", "device_id": "machine-123", "sensor_name": "temp1", "value": 85.0}}'""",
+            f"  curl -X POST {file.ingest}/ingest {_JSON} -d '{_READING}'",
             f"  curl {file.management}/organizations/orgA/telemetry/latest",
         ]
     return "\n".join(lines)

@@ -71,7 +71,9 @@ async def _serve(settings: Settings, roles: frozenset[RoleName]) -> int:
     try:
         await platform.run(ready)
     except TaskDied as error:
-        log.error("platform.died", detail=str(error), exc_info=error.__cause__)
+        log.error(  # noqa: TRY400 - the cause is what counts, and it is given
+            "platform.died", detail=str(error), exc_info=error.__cause__
+        )
         return 1
     log.info("platform.stopped")
     return 0

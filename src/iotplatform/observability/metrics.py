@@ -130,7 +130,9 @@ class Metrics(Collector):
 
     def expose(self) -> None:
         """Register everything with OpenTelemetry and the Prometheus registry. Once in a process."""
-        self._provider = MeterProvider(metric_readers=[PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False)])
+        self._provider = MeterProvider(
+            metric_readers=[PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False)]
+        )
         meter = self._provider.get_meter("iotplatform")
         for counter in vars(self).values():
             if isinstance(counter, Counter):

@@ -54,7 +54,10 @@ class JetStreamApi:
         return answer
 
     async def get(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
-        """One stored message (`{"seq": n}`, `{"last_by_subj": s}`, `{"next_by_subj": s, "seq": n}`…); None when there is none."""
+        """One stored message, None when there is none.
+
+        `query` is such as `{"seq": n}`, `{"last_by_subj": s}` or `{"next_by_subj": s, "seq": n}`.
+        """
         message = await self._connection.request(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query))
         headers = message.headers or {}
         status = headers.get("Status")

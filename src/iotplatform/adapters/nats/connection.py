@@ -32,7 +32,7 @@ Callback = Callable[[Msg], Awaitable[None]]
 
 
 class Connection:
-    """One logical connection. `run` keeps it up and is owned by the caller; everything else may be called at any time."""
+    """One logical connection. `run` keeps it up and is owned by the caller; the rest may be called at any time."""
 
     def __init__(self, url: str, metrics: Metrics, *, name: str = "iotplatform") -> None:
         self._servers = servers_of(url)

@@ -1,4 +1,4 @@
-"""Trimming: what every reader has behind it and is older than the keep time goes, but for each subject's last message."""
+"""Trimming: what every reader has behind it and is old enough goes, but for each subject's last message."""
 
 from __future__ import annotations
 

@@ -38,9 +38,10 @@ def bind(setting: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"{setting}.port: {host}:{port} can't be had ({error.strerror}): stop what uses it, or set another port (0 takes a free one)"
+            f"{setting}.port: {host}:{port} can't be had ({error.strerror}): stop what uses it, "
+            "or set another port (0 takes a free one)"
         ) from error
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 - its only parameter
     return listener
 
 

@@ -193,8 +193,8 @@ class AnalysisRole:
     def _evaluate(self, part: Work) -> bool:
         try:
             part.outcome = evaluate_blocks(part.partition.organization, part.blocks, part.index, part.held.states)
-        except Exception as error:  # a fault of ours: it halts this partition and nobody else's  # noqa: BLE001
-            log.error("analysis.failed", organization=part.partition.organization.id, exc_info=error)
+        except Exception:  # a fault of ours: it halts this partition and nobody else's
+            log.exception("analysis.failed", organization=part.partition.organization.id)
             self.readers.reset(part.reader, "evaluation failed", after_s=HALTED_FOR_S)
             return False
         part.encoded = [encode_transition(transition) for transition in part.outcome.transitions]

@@ -212,4 +212,4 @@ def _fault_of(error: msgspec.ValidationError, index: int | None) -> Fault:
         return Fault("is unknown", index, unknown.group(1)[:80])
     found = _path.search(text)
     field = found.group(2) if found else None
-    return Fault(text.split(" - at ")[0], index, field)
+    return Fault(text.split(" - at ", maxsplit=1)[0], index, field)

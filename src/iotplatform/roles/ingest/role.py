@@ -9,7 +9,8 @@ from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.ingest.lanes import LaneLimits, Lanes
+from iotplatform.roles.ingest.lane import LaneLimits
+from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.routes import IngestEndpoint
 
 DRAIN_S: Final = 15.0

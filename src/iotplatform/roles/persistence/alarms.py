@@ -88,7 +88,7 @@ class AlarmWriter:
         log.info("persistence.alarms_written", transitions=len(transitions), position=last.sequence)
 
     async def _dead_letter(self, delivery: Delivery, detail: str) -> None:
-        _, organization_id, epoch, device_id = (delivery.subject.split(".") + ["", "", "", ""])[:4]
+        _, organization_id, epoch, device_id = [*delivery.subject.split("."), "", "", ""][:4]
         letter = DeadLetter(
             id=f"persistence-notifications-{delivery.sequence}",
             role="persistence",

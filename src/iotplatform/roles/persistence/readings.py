@@ -10,7 +10,7 @@ from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.partitions import Partition, PartitionKey, PartitionReaders
 from iotplatform.adapters.nats.reader import Delivery, Reader
-from iotplatform.adapters.nats.readers import Batch, Readers
+from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.persistence import PositionMoved, ReadingStore, UnstorableData
 from iotplatform.adapters.redis.latest import LatestValues
