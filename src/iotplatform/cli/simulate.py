@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from iotplatform.app.settings_source import load_settings
 from iotplatform.errors import ConfigError, PlatformError, Rejected
 from iotplatform.simulator.csv_file import read_csv
 from iotplatform.simulator.endpoints import DEFAULT_INGEST, DEFAULT_MANAGEMENT, find_endpoints
@@ -162,7 +163,7 @@ def _traffic(arguments: argparse.Namespace) -> Traffic:
 
 
 def _data_dir(arguments: argparse.Namespace) -> Path:
-    return Path(arguments.data_dir or os.environ.get("IOTPLATFORM_DATA_DIR") or ".iotplatform")
+    return load_settings(arguments.config, os.environ, data_dir=arguments.data_dir).data_path
 
 
 def _fail(message: str, code: int) -> int:
