@@ -24,7 +24,7 @@ from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.ledger import LedgerReader
 from iotplatform.app.resources import Resources
-from iotplatform.app.settings import RoleName, Settings
+from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisRole
 from iotplatform.roles.ingest.role import IngestRole
@@ -93,7 +93,7 @@ async def assemble(
     if "ingest" in names:
         ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
         made.roles.append(ingest)
-        made.apps["ingest"] = ingest_app(ingest.endpoint, hosts)
+        made.apps["ingest"] = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
     if "management" in names:
         keys = await _signing_keys(settings, data, resources)
         ledger = LedgerReader(Ledger(resources.database), BacklogCounter(connection), resources.counters)
@@ -108,7 +108,9 @@ async def assemble(
             dead_letters=dead_letters,
             default_rule=settings.analysis.default_rule.rule_of,
         )
-        made.apps["management"] = management_app(routes(context), hosts)
+        made.apps["management"] = management_app(
+            routes(context), hosts, addresses=not is_loopback(settings.management.host)
+        )
     return made
 
 

@@ -17,7 +17,7 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Checks = Callable[[], Awaitable[dict[str, str]]]
 
 
-def ingest_app(endpoint: Asgi, allowed_hosts: Sequence[str]) -> Any:
+def ingest_app(endpoint: Asgi, allowed_hosts: Sequence[str], *, addresses: bool = False) -> Any:
     @asgi("/ingest", copy_scope=True)
     async def ingest(scope: Scope, receive: Receive, send: Send) -> None:
         await endpoint(scope, receive, send)
@@ -28,17 +28,19 @@ def ingest_app(endpoint: Asgi, allowed_hosts: Sequence[str]) -> Any:
         openapi_config=openapi_config("iotplatform ingestion", INGEST_PATHS),
         logging_config=None,
     )
-    return HostCheck(app, allowed_hosts)
+    return HostCheck(app, allowed_hosts, addresses=addresses)
 
 
-def management_app(routes: Sequence[ControllerRouterHandler], allowed_hosts: Sequence[str]) -> Any:
+def management_app(
+    routes: Sequence[ControllerRouterHandler], allowed_hosts: Sequence[str], *, addresses: bool = False
+) -> Any:
     app = Litestar(
         route_handlers=routes,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config("iotplatform management"),
         logging_config=None,
     )
-    return HostCheck(app, allowed_hosts)
+    return HostCheck(app, allowed_hosts, addresses=addresses)
 
 
 def operations_app(readiness: Checks) -> Any:

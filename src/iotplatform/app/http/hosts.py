@@ -6,6 +6,7 @@ speak to the platform (DNS rebinding).
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -22,10 +23,15 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
 class HostCheck:
-    """ASGI middleware: 421 for a `Host` that is neither loopback nor one of `allowed` (names without ports)."""
+    """ASGI middleware: 421 for a `Host` that is neither loopback nor one of `allowed` (names without ports).
 
-    def __init__(self, app: ASGIApp, allowed: Iterable[str] = ()) -> None:
+    `addresses` lets every plain IP address pass, for a listener that other machines are meant to reach: a page can't
+    rebind an address.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Iterable[str] = (), *, addresses: bool = False) -> None:
         self._app = app
+        self._addresses = addresses
         self._allowed = LOOPBACK | {name.lower() for name in allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,4 +48,12 @@ class HostCheck:
         if len(given) != 1:
             return False
         found = _HOST.fullmatch(given[0].decode("latin-1").lower())
-        return found is not None and found[1] in self._allowed
+        return found is not None and (found[1] in self._allowed or (self._addresses and _is_address(found[1])))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
