@@ -6,7 +6,12 @@ from blockbuster import BlockBuster
 
 _ALLOWED = (
     # asyncpg looks for a password file and for certificates whenever it connects.
-    ("asyncpg/connect_utils.py", {"_read_password_file", "_parse_tls_file", "_dot_postgresql_path"}),
+    (
+        "asyncpg/connect_utils.py",
+        {"_read_password_file", "_parse_tls_file", "_dot_postgresql_path", "_parse_connect_dsn_and_args"},
+    ),
+    # redis-py asks for its own version with each new connection.
+    ("redis/utils.py", {"get_lib_version"}),
     # A traceback shows lines of source files.
     ("linecache.py", {"updatecache", "checkcache", "lazycache"}),
     # The clock's zone database is read once.

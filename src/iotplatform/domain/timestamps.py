@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Annotated, Final
 
 import msgspec
 
 MICROSECONDS: Final = 1_000_000
-MAX_AHEAD_US: Final = 24 * 3600 * MICROSECONDS
+_DAY_US: Final = 24 * 3600 * MICROSECONDS
+MAX_AHEAD_US: Final = _DAY_US
 
 _UTC_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LEAP_SECOND: Final = re.compile(r"(.{10}[Tt ]\d\d:\d\d:)60(.*)", re.ASCII)
 _Moment = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 
 
@@ -38,11 +41,17 @@ def parse_timestamp(value: float | str) -> int:
 
 
 def _parse_rfc3339(text: str) -> int:
+    leap = _LEAP_SECOND.fullmatch(text)
     try:
-        moment = msgspec.convert(text, _Moment)
+        moment = msgspec.convert(f"{leap[1]}59{leap[2]}" if leap else text, _Moment)
     except msgspec.ValidationError:
         raise ValueError("is no RFC 3339 time such as 2026-01-31T12:00:00Z") from None
-    microseconds = (moment - _UTC_EPOCH) // dt.timedelta(microseconds=1)
+    microseconds = to_microseconds(moment)
+    if leap:
+        # Epoch time has no place for a leap second: it is the first second of the next day, in UTC.
+        microseconds += MICROSECONDS
+        if microseconds % _DAY_US >= MICROSECONDS:
+            raise ValueError("names a second 60 that is no leap second: those end a day in UTC")
     if microseconds < 0:
         raise ValueError("must not be before 1970-01-01T00:00:00Z")
     return microseconds

@@ -46,7 +46,7 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(Entry | list[Entry])
-_any_decoder = msgspec.json.Decoder()
+_any_decoder = msgspec.json.Decoder(float_hook=float)
 _path = re.compile(r" - at `\$(?:\[(\d+|\.\.\.)\])?(?:\.([A-Za-z_]+))?")
 _OUT_OF_RANGE: Final = "Number out of range"
 
@@ -69,7 +69,7 @@ def decode(body: bytes, *, arrived_at: int, sender: Sender | None = None) -> Adm
         if _OUT_OF_RANGE in str(error):
             fault = Fault("a number is too large to be stored")
             raise Rejected("invalid", "the body holds a number that can't be stored", faults=(fault,)) from None
-        raise Rejected("malformed", f"the body is not JSON: {error}") from None
+        raise _malformed(error) from None
     entries = [decoded] if isinstance(decoded, Entry) else decoded
     if not entries:
         raise Rejected("invalid", "the body holds no reading", faults=(Fault("must hold at least one reading"),))
@@ -187,28 +187,47 @@ def value_fault(value: Value) -> str | None:
     return None
 
 
+def _malformed(error: Exception) -> Rejected:
+    return Rejected("malformed", f"the body is not JSON: {error}")
+
+
 def _find_faults(body: bytes, first: msgspec.ValidationError) -> tuple[Fault, ...]:
-    """Every element that does not fit, by converting them one by one; `first` is what the typed decoder said."""
+    """Every element that does not fit, by converting them one by one; `first` is what the typed decoder said.
+
+    Raises:
+        Rejected: `malformed`, when the body is no JSON behind the place where the typed decoder stopped.
+    """
     try:
         decoded: Any = _any_decoder.decode(body)
-    except msgspec.DecodeError:
+    except msgspec.ValidationError:  # an integer beyond every bound
         return (_fault_of(first, None),)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from None
     if not isinstance(decoded, list):
         return (_fault_of(first, None),)
     faults: list[Fault] = []
     for index, item in enumerate(decoded):
         try:
-            msgspec.convert(item, Entry)
+            entry = msgspec.convert(item, Entry)
         except msgspec.ValidationError as error:
             faults.append(_fault_of(error, index))
-            if len(faults) >= MAX_FAULTS:
-                break
+        else:
+            faults += [Fault(_OUT_OF_RANGE, index, field) for field in _infinite_fields(entry)]
+        if len(faults) >= MAX_FAULTS:
+            break
     return tuple(faults) or (_fault_of(first, None),)
+
+
+def _infinite_fields(entry: Entry) -> list[str]:
+    """Fields with a number that is out of range, which JSON itself allows and a float has no other place for."""
+    given: list[tuple[str, object]] = [("value", entry.value), ("timestamp", entry.timestamp)]
+    given += [("values", value) for value in (entry.values or {}).values()]
+    return [field for field, value in given if isinstance(value, float) and math.isinf(value)]
 
 
 def _fault_of(error: msgspec.ValidationError, index: int | None) -> Fault:
     text = str(error)
-    if unknown := re.search(r"unknown field `(.*)`", text):
+    if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
         return Fault("is unknown", index, unknown.group(1)[:80])
     found = _path.search(text)
     field = found.group(2) if found else None
