@@ -47,7 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _serve(settings: Settings, roles: frozenset[RoleName]) -> int:
     metrics = Metrics()
-    configure(metrics, format_=settings.log.format, level=settings.log.level)
+    writer = configure(metrics, format_=settings.log.format, level=settings.log.level)
+    try:
+        return await _run(settings, roles, metrics)
+    finally:
+        await asyncio.to_thread(writer.close)
+
+
+async def _run(settings: Settings, roles: frozenset[RoleName], metrics: Metrics) -> int:
     platform = Platform(settings, roles, metrics)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

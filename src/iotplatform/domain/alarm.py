@@ -76,7 +76,7 @@ def decode_transition(data: bytes) -> Transition:
     """
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableTransition(f"not a transition: {error}") from error
 
 

@@ -64,7 +64,7 @@ def decode_block(data: bytes) -> list[Reading]:
     """
     try:
         block = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableBlock(f"not a block: {error}") from error
     if block.version != FORMAT_VERSION:
         raise UnreadableBlock(f"block format {block.version} is unknown to this version, which reads {FORMAT_VERSION}")

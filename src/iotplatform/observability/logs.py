@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from iotplatform.observability.log_writer import LineWriter
 from iotplatform.observability.metrics import Metrics
 
 LINES_PER_SECOND: Final = 50
@@ -96,8 +97,12 @@ def configure_quiet() -> None:
     )
 
 
-def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> None:
-    """Set up logging for the process; `format_` None means console on a terminal, else JSON."""
+def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> LineWriter:
+    """Set up logging for the process; `format_` None means console on a terminal, else JSON.
+
+    The writer that is returned is to be closed at the end, so that the last lines get out.
+    """
+    writer = LineWriter(sys.stdout.buffer, lambda: metrics.log_lines_left_out.add(1, "unread"))
     chosen = format_ or ("console" if sys.stdout.isatty() else "json")
     processors: list[Processor] = [
         RateLimit(metrics),
@@ -109,8 +114,9 @@ def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> None
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
+        logger_factory=lambda *_: writer,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_ForeignRecords()], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
+    return writer
