@@ -51,7 +51,7 @@ def model(rule, values):
         "<": lambda value: value < threshold,
         "<=": lambda value: not value > threshold,
         "==": lambda value: value == threshold,
-        "!=": lambda value: not value == threshold,
+        "!=": lambda value: value != threshold,
     }[rule.condition.operator]
     answers = "".join("B" if meets(value) else "g" for value in values)
     found, place = [], 0
