@@ -129,17 +129,21 @@ class _Admission:
             if organization_id not in {None, sender.organization_id} or device_id not in {None, sender.device_id}:
                 raise Rejected("forbidden", "this device token writes for its own device only")
             organization_id, device_id = sender.organization_id, sender.device_id
-        for field, name in (("organization_id", organization_id), ("device_id", device_id)):
-            if name is None:
-                self._fault(index, field, "is required")
-            elif fault := known_identifier_fault(name):
-                self._fault(index, field, fault)
-        if self._organization_id is None:
-            self._organization_id = organization_id
-        elif organization_id is not None and organization_id != self._organization_id:
-            self._fault(
-                index, "organization_id", "differs from that of the readings before: one organization a request"
-            )
+        if organization_id is None:
+            self._fault(index, "organization_id", "is required")
+        elif organization_id != self._organization_id:
+            if fault := known_identifier_fault(organization_id):
+                self._fault(index, "organization_id", fault)
+            elif self._organization_id is None:
+                self._organization_id = organization_id
+            else:
+                self._fault(
+                    index, "organization_id", "differs from that of the readings before: one organization a request"
+                )
+        if device_id is None:
+            self._fault(index, "device_id", "is required")
+        elif fault := known_identifier_fault(device_id):
+            self._fault(index, "device_id", fault)
         return device_id or ""
 
     def _check_time(self, entry: Entry, index: int | None) -> int:
