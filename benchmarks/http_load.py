@@ -55,7 +55,7 @@ class Sender(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -74,7 +74,10 @@ def requests_of(connection: int, *, host: str, organization: str, batch: int, de
             for index in range(batch)
         ]
         body = json.dumps(readings[0] if batch == 1 else readings).encode()
-        head = f"POST /ingest HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /ingest HTTP/1.1\r\nHost: {host}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         made.append(head.encode() + body)
     return made
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/startup.py --rounds 5
 
-Prints one JSON line per figure: medians over the rounds, everything included (make, the interpreter, the three servers).
+Prints one JSON line per figure: medians over the rounds, make, the interpreter and the three servers included.
 """
 
 from __future__ import annotations
