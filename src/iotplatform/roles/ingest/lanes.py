@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -73,7 +74,11 @@ class Lanes:
                     "only a part was acknowledged; the outcome is unknown: the readings may be stored",
                     outcome_unknown=True,
                 ) from failures[0]
-            raise failures[0]
+            # One that may be stored outweighs those that are certainly not.
+            uncertain = (
+                failure for failure in failures if isinstance(failure, Unavailable) and failure.outcome_unknown
+            )
+            raise next(uncertain, failures[0])
 
     def _submit(
         self, organization: Organization, partition: int, source: Source, readings: list[Reading], arrived_at: int
@@ -120,9 +125,11 @@ class Lanes:
                 lane.expire(now)
 
     async def drain(self, deadline_s: float) -> None:
-        """Take nothing new, and wait until every lane has sent what it holds."""
+        """Take nothing new, and wait until every lane has sent what it holds; what it can't send is answered."""
         self._draining = True
         working = [lane.task for lane in self._lanes.values() if lane.task is not None]
         if working:
             await asyncio.wait(working, timeout=deadline_s)
         await self._tasks.stop()
+        for lane in self._lanes.values():
+            lane.expire(math.inf)
