@@ -19,7 +19,7 @@ from iotplatform.app.http.server import HttpServer, bind, url_of
 from iotplatform.app.resources import Resources, open_resources
 from iotplatform.app.roles import Assembly, assemble
 from iotplatform.app.runtime_file import RuntimeFile, remove_runtime_file
-from iotplatform.app.settings import RoleName, Settings
+from iotplatform.app.settings import Listener, RoleName, Settings
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.tasks import Tasks
 
@@ -91,7 +91,7 @@ class Platform:
             died.cancel()
 
     def _bind(self, stack: AsyncExitStack) -> dict[str, socket.socket]:
-        listeners = {"operations": self._settings.operations}
+        listeners: dict[str, Listener] = {"operations": self._settings.operations}
         if "ingest" in self._roles:
             listeners["ingest"] = self._settings.ingest
         if "management" in self._roles:

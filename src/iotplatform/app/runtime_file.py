@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -16,7 +16,7 @@ NAME: Final = "runtime.json"
 class RuntimeFile(msgspec.Struct, frozen=True):
     """URLs usable as settings of another process; None for what this process doesn't run or know."""
 
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
     ingest: str | None = None
     management: str | None = None
     operations: str | None = None
@@ -28,7 +28,9 @@ class RuntimeFile(msgspec.Struct, frozen=True):
 
     def write(self, data_dir: Path) -> None:
         draft = data_dir / f"{NAME}.new"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # Made anew, so that one left behind with other permissions is not written on.
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
         draft.replace(data_dir / NAME)
@@ -49,7 +51,7 @@ def read_runtime_file(data_dir: Path) -> RuntimeFile | None:
         found = msgspec.json.decode(file.read_bytes(), type=RuntimeFile)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: can't be read: {error}") from error
     return found if _lives(found.pid) else None
 

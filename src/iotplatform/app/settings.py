@@ -36,6 +36,18 @@ class Listener(Section, frozen=True):
     host: str = "127.0.0.1"
 
 
+class Ingest(Listener, frozen=True):
+    port: Port = 8080
+
+
+class Management(Listener, frozen=True):
+    port: Port = 8081
+
+
+class Operations(Listener, frozen=True):
+    port: Port = 9464
+
+
 class Nats(Section, frozen=True):
     url: str | None = None
     replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
@@ -115,9 +127,9 @@ class Log(Section, frozen=True):
 class Settings(Section, frozen=True):
     data_dir: str = DEFAULT_DATA_DIR
     roles: str = ",".join(ROLES)
-    ingest: Listener = Listener(8080)
-    management: Listener = Listener(8081)
-    operations: Listener = Listener(9464)
+    ingest: Ingest = Ingest()
+    management: Management = Management()
+    operations: Operations = Operations()
     nats: Nats = Nats()
     postgres: Server = Server()
     redis: Server = Server()

@@ -53,7 +53,7 @@ def _merge_environment(tables: Tables, environment: Mapping[str, str]) -> None:
         if not name.startswith(PREFIX):
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
-        if len(path) == 1 and path[0] not in _TOP_LEVEL:
+        if (len(path) == 1 and path[0] not in _TOP_LEVEL) or "" in path:
             raise ConfigError(f"{name}: unknown setting; they are named {PREFIX}<SECTION>__<KEY>")
         table = tables
         for part in path[:-1]:
