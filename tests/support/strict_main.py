@@ -1,4 +1,4 @@
-"""`iotplatform` with a detector: once it is ready, a blocking call of ours inside the event loop raises where it happens.
+"""`iotplatform` with a detector: once it is ready, a blocking call of ours in the event loop raises where it happens.
 
 Starting and stopping may read files; serving may not.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -62,7 +63,11 @@ def _shape(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 
 def _render_json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
+    try:
+        return msgspec.json.encode(event, enc_hook=str)
+    except (ValueError, OverflowError, TypeError, RecursionError):
+        # Text that is no Unicode, a number beyond 64 bits: a log line must never be what fails.
+        return json.dumps({key: str(value) for key, value in event.items()}).encode()
 
 
 def _render_console(_: WrappedLogger, __: str, event: EventDict) -> bytes:
@@ -82,7 +87,11 @@ class _ForeignRecords(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
-        fields: dict[str, Any] = {"logger": record.name, "detail": record.getMessage()}
+        try:
+            detail = record.getMessage()
+        except (TypeError, ValueError):  # the library's own mistake
+            detail = str(record.msg)
+        fields: dict[str, Any] = {"logger": record.name, "detail": detail}
         if record.exc_info and record.exc_info[0] is not None:
             fields["exc_info"] = record.exc_info
         log.log(min(record.levelno, logging.ERROR), "library.log", **fields)

@@ -118,6 +118,8 @@ class Connection:
                 self._servers,
                 name=self._name,
                 allow_reconnect=False,
+                # Between two tries at the same server, which count while connecting as well.
+                reconnect_time_wait=0.1,
                 connect_timeout=int(CONNECT_TIMEOUT_S),
                 ping_interval=15,
                 max_outstanding_pings=2,

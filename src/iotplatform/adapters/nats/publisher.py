@@ -64,6 +64,13 @@ class Publisher:
         await self._connection.subscribe(f"{self._prefix}*", self._acknowledged)
         self._connection.on_lost(self._fail_all)
 
+    async def wait_to_retry(self, delay_s: float) -> None:
+        """Wait for `delay_s`; without a connection until there is one again, but no longer than a second."""
+        if self._connection.is_connected:
+            await asyncio.sleep(delay_s)
+        else:
+            await self._connection.wait_connected(1.0)
+
     async def publish(self, subject: str, payload: bytes, headers: dict[str, str], *, timeout_s: float) -> Ack:
         """Publish and wait for the stream's acknowledgement.
 

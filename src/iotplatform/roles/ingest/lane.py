@@ -177,7 +177,7 @@ class Lane:
                     if time.monotonic() >= give_up_at:
                         self._give_up(requests, uncertain=uncertain)
                         return
-                    await backoff.wait()
+                    await self._publisher.wait_to_retry(backoff.next_s())
                 except (StreamFull, PublishRefused) as error:
                     self._refused(requests, error, uncertain=uncertain)
                     return
