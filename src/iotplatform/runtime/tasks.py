@@ -31,7 +31,7 @@ class Tasks:
         return task
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A task that ends when its work is done; only an exception is a death."""
+        """A task that ends when its work is done; only an exception, or a cancellation that is not ours, is a death."""
         task = self._create(coroutine, name)
         task.add_done_callback(self._finished)
         return task
@@ -42,17 +42,19 @@ class Tasks:
         return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task.exception() is None:
+        if not task.cancelled() and task.exception() is None:
             self._tasks.discard(task)
         else:
             self._ended(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if self._stopping or task.cancelled() or self._died.done():
+        if self._stopping or self._died.done():
             return
-        reason = task.exception()
-        failure = TaskDied(f"{task.get_name()} ended: {reason!r}" if reason else f"{task.get_name()} ended by itself")
+        # Nobody but `stop` cancels our tasks: a library has let a cancellation of its own escape.
+        reason = None if task.cancelled() else task.exception()
+        how = "was cancelled" if task.cancelled() else f"ended: {reason!r}" if reason else "ended by itself"
+        failure = TaskDied(f"{task.get_name()} {how}")
         failure.__cause__ = reason
         self._died.set_exception(failure)
         # Marks the exception as seen: the owner may be stopped before it gets to waiting.

@@ -32,6 +32,9 @@ class Stream:
         self.answers = {}
         self.arrived = asyncio.Condition()
 
+    async def wait_to_retry(self, delay_s):
+        await asyncio.sleep(0)
+
     async def publish(self, subject, payload, headers, *, timeout_s):
         answer = asyncio.get_running_loop().create_future()
         async with self.arrived:
@@ -41,6 +44,9 @@ class Stream:
         if decided is not None:
             raise decided
         return await answer
+
+    async def wait_to_retry(self, delay_s):
+        await asyncio.sleep(0)
 
     async def wait_for(self, count):
         async with asyncio.timeout(10), self.arrived:
