@@ -8,6 +8,7 @@ every subscription made again. A ping of our own finds the zombies.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -25,6 +26,7 @@ from iotplatform.runtime.backoff import Backoff
 log = structlog.get_logger()
 
 CONNECT_TIMEOUT_S: Final = 5.0
+LOOK_EVERY_S: Final = 0.2
 PING_EVERY_S: Final = 5.0
 PING_TIMEOUT_S: Final = 10.0
 
@@ -135,18 +137,27 @@ class Connection:
     async def _watch(self, client: Client) -> None:
         """Returns when the connection is lost, or answers no ping."""
         while True:
-            try:
-                async with asyncio.timeout(PING_EVERY_S):
-                    await self._lost.wait()
+            if await self._is_lost_within(client, PING_EVERY_S):
                 log.warning("nats.connection_lost")
                 return
-            except TimeoutError:
-                pass
             try:
                 await client.flush(timeout=int(PING_TIMEOUT_S))
             except (NatsError, OSError, TimeoutError) as error:
                 log.warning("nats.connection_dead", detail=str(error) or type(error).__name__)
                 return
+
+    async def _is_lost_within(self, client: Client, seconds: float) -> bool:
+        # When the last flush of a closing client fails, its callbacks are never called: its state has to be looked at.
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._lost.wait()
+            except TimeoutError:
+                pass
+            if self._lost.is_set() or not client.is_connected:
+                return True
+        return False
 
     async def subscribe(self, subject: str, callback: Callback, *, queue: str = "") -> None:
         """For the life of this object, across reconnects. `callback` must not raise."""
