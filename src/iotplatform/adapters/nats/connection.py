@@ -8,8 +8,9 @@ every subscription made again. A ping of our own finds the zombies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import nats
@@ -44,6 +45,7 @@ class Connection:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._subscriptions: list[tuple[str, str, Callback]] = []
+        self._scopes: set[asyncio.Timeout] = set()
         self._on_lost: list[Callable[[], None]] = []
         self._on_connected: list[Callable[[], None]] = []
 
@@ -76,6 +78,7 @@ class Connection:
             finally:
                 self._client = None
                 self._connected.clear()
+                self._end_waiting()
                 for callback in self._on_lost:
                     callback()
                 await _discard(client)
@@ -86,9 +89,7 @@ class Connection:
             client: Client | None = None
             try:
                 client = await self._open()
-                for subject, queue, callback in self._subscriptions:
-                    await _subscribe(client, subject, queue, callback)
-                await client.flush(timeout=int(PING_TIMEOUT_S))
+                await self._subscribe_all(client)
             except (NatsError, OSError, TimeoutError) as error:
                 log.warning("nats.unreachable", detail=str(error) or type(error).__name__)
                 if client is not None:
@@ -105,6 +106,17 @@ class Connection:
             for notify in self._on_connected:
                 notify()
             return client
+
+    async def _subscribe_all(self, client: Client) -> None:
+        """Those included that are added meanwhile: they find no client yet to subscribe with."""
+        made = 0
+        while True:
+            for subject, queue, callback in self._subscriptions[made:]:
+                await _subscribe(client, subject, queue, callback)
+                made += 1
+            await client.flush(timeout=int(PING_TIMEOUT_S))
+            if made == len(self._subscriptions):
+                return
 
     async def _open(self) -> Client:
         lost = self._lost
@@ -135,16 +147,27 @@ class Connection:
         )
 
     async def _watch(self, client: Client) -> None:
-        """Returns when the connection is lost, or answers no ping."""
-        while True:
-            if await self._is_lost_within(client, PING_EVERY_S):
-                log.warning("nats.connection_lost")
-                return
-            try:
-                await client.flush(timeout=int(PING_TIMEOUT_S))
-            except (NatsError, OSError, TimeoutError) as error:
-                log.warning("nats.connection_dead", detail=str(error) or type(error).__name__)
-                return
+        """Returns when the connection is lost, or when what it sends to itself does not come back.
+
+        A PONG would not do: nats-py takes a read loop that has ended for a reason not to wait for one.
+        """
+        echoed = asyncio.Event()
+
+        async def on_echo(_: Msg) -> None:
+            echoed.set()
+
+        inbox = client.new_inbox()
+        try:
+            await _subscribe(client, inbox, "", on_echo)
+            while not await self._is_lost_within(client, PING_EVERY_S):
+                echoed.clear()
+                await client.publish(inbox)
+                async with asyncio.timeout(PING_TIMEOUT_S):
+                    while not echoed.is_set() and not await self._is_lost_within(client, LOOK_EVERY_S):
+                        pass
+            log.warning("nats.connection_lost")
+        except (NatsError, OSError, TimeoutError) as error:
+            log.warning("nats.connection_dead", detail=str(error) or type(error).__name__)
 
     async def _is_lost_within(self, client: Client, seconds: float) -> bool:
         # When the last flush of a closing client fails, its callbacks are never called: its state has to be looked at.
@@ -158,6 +181,22 @@ class Connection:
             if self._lost.is_set() or not client.is_connected:
                 return True
         return False
+
+    @contextlib.asynccontextmanager
+    async def _waiting(self, timeout_s: float) -> AsyncIterator[None]:
+        """A TimeoutError after `timeout_s`, or as soon as the connection is lost: no answer comes any more."""
+        async with asyncio.timeout(timeout_s) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+    def _end_waiting(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for scope in self._scopes:
+            if not scope.expired():
+                scope.reschedule(now)
 
     async def subscribe(self, subject: str, callback: Callback, *, queue: str = "") -> None:
         """For the life of this object, across reconnects. `callback` must not raise."""
@@ -193,7 +232,8 @@ class Connection:
         if client is None:
             raise Unavailable("NATS is not reachable")
         try:
-            return await client.request(subject, payload, timeout=timeout_s, headers=headers)
+            async with self._waiting(timeout_s):
+                return await client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
         except NoRespondersError as error:
             raise Unavailable(f"nobody answers {subject}") from error
         except (NatsError, OSError, TimeoutError, asyncio.CancelledError) as error:
@@ -226,7 +266,7 @@ class Connection:
             subscription = await client.subscribe(inbox, cb=received, pending_msgs_limit=0, pending_bytes_limit=0)
             try:
                 await client.publish(subject, payload, reply=inbox)
-                async with asyncio.timeout(timeout_s):
+                async with self._waiting(timeout_s):
                     await complete.wait()
             finally:
                 await subscription.unsubscribe()

@@ -2,7 +2,9 @@
 
 A reader never naks and never trusts the acknowledgement floor. At every start and after every fault it resets the
 consumer to the stored position + 1, ignores deliveries until the consumer's sequence is 1 again, and from there on
-requires each sequence to follow the one before. Tried on nats-server 2.15.1: without the reset, the new holder of a
+requires each sequence to follow the one before. Pulls from before the reset still wait at the server and are served by
+it, even before its answer is here: so the first delivery is expected from the moment at which the reset is asked for.
+Tried on nats-server 2.15.1: without the reset, the new holder of a
 pinned consumer sees later messages before the earlier ones that the old holder had not acknowledged.
 """
 
@@ -69,6 +71,9 @@ class Reader:
         self.oldest_at: int | None = None
         self.seen_at = 0.0
         self.next_consumer_sequence = 1
+        self.opening = False
+        self.again = False
+        self.confirmed = False
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -82,6 +87,7 @@ class Reader:
         self.outstanding = 0
         self.seen_at = now
         self.buffer.clear()
+        self.confirmed = False
         self.state = "expecting_first"
 
     def close(self) -> None:
@@ -92,9 +98,14 @@ class Reader:
     def accept(self, message: Msg, place: AckReply, now: float) -> Literal["queued", "ignored", "gap"]:
         """Take a delivery into the buffer if it is the one that comes next."""
         self.seen_at = now
+        # Whatever becomes of it, some pull of ours has been served by it.
+        self.outstanding = max(0, self.outstanding - 1)
         if self.state == "expecting_first":
-            if place.consumer_sequence != 1 or place.stream_sequence <= self.position:
+            if place.stream_sequence <= self.position:
                 return "ignored"
+            if place.consumer_sequence != 1:
+                # Before the server has confirmed the reset these are deliveries of the time before it.
+                return "gap" if self.confirmed else "ignored"
             self.state = "open"
         elif self.state != "open":
             return "ignored"
@@ -103,7 +114,6 @@ class Reader:
         headers = message.headers or {}
         self.pin = headers.get("Nats-Pin-Id", self.pin)
         self.next_consumer_sequence += 1
-        self.outstanding = max(0, self.outstanding - 1)
         self.pending = place.pending
         self.buffer.append(
             Delivery(place.stream_sequence, place.stored_at, message.subject, headers, message.data, message.reply)

@@ -87,12 +87,17 @@ class Readers:
 
     def reset(self, reader: Reader, reason: str, *, after_s: float = 0.0) -> None:
         """Go back to the stored position. Safe at any time and as often as one likes."""
-        if reader.state in {"removed", "opening"}:
+        if reader.state == "removed":
             return
         self._drop_buffer(reader)
         self._ready.pop(reader, None)
         reader.close()
         reader.state = "opening"
+        if reader.opening:
+            # The task that opens it will see that it has to begin again.
+            reader.again = True
+            return
+        reader.opening = True
         self._metrics.reader_resets.add(1, self.role)
         self._tasks.spawn(self._open(reader, reason, after_s), f"open.{reader.name}")
 
@@ -159,34 +164,50 @@ class Readers:
         return max(0.0, (now_us() - min(waiting)) / 1e6) if waiting else 0.0
 
     async def _open(self, reader: Reader, reason: str, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        backoff = Backoff(0.05, 2.0)
-        while reader.state == "opening":
-            await reader.idle.wait()
-            try:
-                async with self._opening:
-                    position = await reader.acquire()
-                    if not reader.pin:
-                        # The pin of a dead holder would keep us waiting until its time-out. Who acquires has the right.
-                        await self._api.call(
-                            f"CONSUMER.UNPIN.{reader.stream}.{reader.consumer}", {"group": PRIORITY_GROUP}
-                        )
-                    await self._api.call(f"CONSUMER.RESET.{reader.stream}.{reader.consumer}", {"seq": position + 1})
-            except Unavailable as error:
-                self._log.debug("reader.waiting", reader=reader.name, detail=error.detail)
-            except ApiError as error:
-                if error.code not in {NOT_FOUND_STREAM, NOT_FOUND_CONSUMER}:
-                    raise
-                # The organization is being made or deleted: the directory will say which.
-                self._log.debug("reader.not_there", reader=reader.name)
-            else:
-                # remove() may have come in between, which the type checker can't know.
-                if reader.state == "opening":
-                    reader.expect_first(position, time.monotonic())
-                    self._log.debug("reader.open", reader=reader.name, position=position, reason=reason)
-                    await self._pull(reader)
-                return
-            await backoff.wait()
+        try:
+            await asyncio.sleep(after_s)
+            backoff = Backoff(0.05, 2.0)
+            while reader.state != "removed":
+                await reader.idle.wait()
+                reader.again = False
+                reader.state = "opening"
+                if await self._try_to_open(reader) and not reader.again:
+                    self._log.debug("reader.open", reader=reader.name, position=reader.position, reason=reason)
+                    return
+                self._drop_buffer(reader)
+                await backoff.wait()
+        finally:
+            reader.opening = False
+
+    async def _try_to_open(self, reader: Reader) -> bool:
+        try:
+            async with self._opening:
+                await self._reset_consumer(reader)
+        except Unavailable as error:
+            self._log.debug("reader.waiting", reader=reader.name, detail=error.detail)
+            return False
+        except ApiError as error:
+            if error.code not in {NOT_FOUND_STREAM, NOT_FOUND_CONSUMER}:
+                raise
+            # The organization is being made or deleted: the directory will say which.
+            self._log.debug("reader.not_there", reader=reader.name)
+            return False
+        reader.confirmed = True
+        await self._pull(reader)
+        return True
+
+    async def _reset_consumer(self, reader: Reader) -> None:
+        position = await reader.acquire()
+        if not reader.pin:
+            # The pin of a dead holder would keep us waiting until its time-out. Who acquires has the right.
+            await self._api.call(f"CONSUMER.UNPIN.{reader.stream}.{reader.consumer}", {"group": PRIORITY_GROUP})
+        # A position that went back (its store was lost) must not meet a first delivery of before the reset.
+        went_back = position < reader.position
+        if reader.state == "opening" and not went_back:
+            reader.expect_first(position, time.monotonic())
+        await self._api.call(f"CONSUMER.RESET.{reader.stream}.{reader.consumer}", {"seq": position + 1})
+        if reader.state == "opening" and went_back:
+            reader.expect_first(position, time.monotonic())
 
     async def _pull(self, reader: Reader) -> None:
         if reader.state not in {"expecting_first", "open"} or self._buffered_bytes > MAX_BUFFERED_BYTES:
