@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-import nats
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -125,26 +124,32 @@ class Connection:
             lost.set()
 
         async def on_error(error: Exception) -> None:
-            log.warning("nats.error", detail=str(error) or type(error).__name__)
+            # While there is no connection, `nats.unreachable` says so often enough.
+            level = "debug" if self._client is None else "warning"
+            getattr(log, level)("nats.error", detail=str(error) or type(error).__name__)
 
-        return await asyncio.wait_for(
-            nats.connect(
-                self._servers,
-                name=self._name,
-                allow_reconnect=False,
-                # Between two tries at the same server, which count while connecting as well.
-                reconnect_time_wait=0.1,
-                connect_timeout=int(CONNECT_TIMEOUT_S),
-                ping_interval=15,
-                max_outstanding_pings=2,
-                closed_cb=on_closed,
-                disconnected_cb=on_closed,
-                error_cb=on_error,
-                skip_subject_validation=True,
-            ),
+        client = Client()
+        try:
             # nats-py waits for some answers without a limit of its own.
-            timeout=2 * CONNECT_TIMEOUT_S,
-        )
+            async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
+                await client.connect(
+                    self._servers,
+                    name=self._name,
+                    allow_reconnect=False,
+                    # Between two tries at the same server, which count while connecting as well.
+                    reconnect_time_wait=0.1,  # type: ignore[arg-type]
+                    connect_timeout=int(CONNECT_TIMEOUT_S),
+                    ping_interval=15,
+                    max_outstanding_pings=2,
+                    closed_cb=on_closed,
+                    disconnected_cb=on_closed,
+                    error_cb=on_error,
+                    skip_subject_validation=True,
+                )
+        except BaseException:
+            await _discard(client)
+            raise
+        return client
 
     async def _watch(self, client: Client) -> None:
         """Returns when the connection is lost, or when what it sends to itself does not come back.
