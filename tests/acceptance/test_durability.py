@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from tests.support.platform import Platform
 
 READING = {"organization_id": "acme", "device_id": "pump", "sensor_name": "pressure", "value": 1.0}

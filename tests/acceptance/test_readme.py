@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.support.platform import READY_S, environment
 
 WITHIN_S = 15.0

@@ -32,9 +32,6 @@ class Stream:
         self.answers = {}
         self.arrived = asyncio.Condition()
 
-    async def wait_to_retry(self, delay_s):
-        await asyncio.sleep(0)
-
     async def publish(self, subject, payload, headers, *, timeout_s):
         answer = asyncio.get_running_loop().create_future()
         async with self.arrived:
