@@ -69,6 +69,12 @@ async def connected(url):
 
 
 @pytest.fixture
+def connect():
+    """A client of a server that the test brings."""
+    return connected
+
+
+@pytest.fixture
 async def client(servers):
     async with connected(servers.nats) as made:
         yield made

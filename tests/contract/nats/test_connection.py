@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
+from iotplatform.adapters.embedded.programs import find_nats_server
 from iotplatform.adapters.nats import connection as connection_module
 from iotplatform.adapters.nats.connection import Connection, servers_of
 from iotplatform.errors import Unavailable
@@ -170,6 +172,25 @@ async def test_a_wrong_password_is_tried_again_and_no_crash(servers):
     tasks.start(connection.run(), "nats")
     assert not await connection.wait_connected(0.5)
     await tasks.stop()
+
+
+async def test_what_a_server_takes_is_known_as_soon_as_it_is_connected(tmp_path, connect):
+    """A server of somebody else's has another max_payload than ours; this one has the default of 1 MiB."""
+    process = await asyncio.create_subprocess_exec(
+        await asyncio.to_thread(find_nats_server),
+        *("--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", tmp_path, "--log", tmp_path / "log"),
+    )
+    try:
+        async with asyncio.timeout(10):
+            while not (ports := [file.read_text() for file in tmp_path.glob("*.ports")]) or not ports[0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        (url,) = json.loads(ports[0])["nats"]
+        async with connect(url) as client:
+            assert client.connection.max_payload == 1 << 20
+            assert (1 << 20) - (20 << 10) < client.publisher.max_bytes < 1 << 20
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 class TestRequests:

@@ -29,6 +29,8 @@ CONNECT_TIMEOUT_S: Final = 5.0
 LOOK_EVERY_S: Final = 0.2
 PING_EVERY_S: Final = 5.0
 PING_TIMEOUT_S: Final = 10.0
+# What the embedded server takes; every other one says so when the connection is made.
+MAX_PAYLOAD: Final = 8 << 20
 
 Callback = Callable[[Msg], Awaitable[None]]
 
@@ -40,6 +42,8 @@ class Connection:
         self._servers = servers_of(url)
         self._name = name
         self._metrics = metrics
+        # The largest message, headers included, that the server takes without cutting the connection.
+        self.max_payload = MAX_PAYLOAD
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
@@ -96,6 +100,7 @@ class Connection:
                 await backoff.wait()
                 continue
             backoff.reset()
+            self.max_payload = client.max_payload
             self._client = client
             self._metrics.nats_connections.add()
             self._connected.set()

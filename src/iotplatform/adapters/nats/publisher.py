@@ -16,7 +16,12 @@ from nats.aio.msg import Msg
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.errors import PlatformError, Unavailable
 
-_STREAM_FULL: Final = frozenset({10077, 10167, 10122})  # maximum bytes or messages exceeded, too many buffered, rate
+_STREAM_FULL: Final = frozenset({10167, 10122})  # too many buffered, rate
+# With "maximum bytes exceeded" or "maximum messages exceeded", or with what the disk said.
+_STORE_FAILED: Final = 10077
+
+# Of the server's max_payload, for headers and what surrounds the readings of a block.
+HEADERS_BYTES: Final = 16 << 10
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -64,6 +69,11 @@ class Publisher:
         await self._connection.subscribe(f"{self._prefix}*", self._acknowledged)
         self._connection.on_lost(self._fail_all)
 
+    @property
+    def max_bytes(self) -> int:
+        """What a payload may have, so that it fits the server's max_payload together with its headers."""
+        return self._connection.max_payload - HEADERS_BYTES
+
     async def wait_to_retry(self, delay_s: float) -> None:
         """Wait for `delay_s`; without a connection until there is one again, but no longer than a second."""
         if self._connection.is_connected:
@@ -78,6 +88,9 @@ class Publisher:
             Unavailable: not connected (nothing was sent), or no acknowledgement in time (`outcome_unknown`).
             StreamFull, PublishRefused: the stream said no.
         """
+        if len(payload) + _size_of(headers) > self._connection.max_payload:
+            # nats-server would cut the connection, and with it everything that is under way.
+            raise PublishRefused(0, f"{len(payload)} bytes are more than the NATS server's max_payload leaves")
         token = str(self._next)
         self._next += 1
         future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
@@ -101,22 +114,32 @@ class Publisher:
             return
         try:
             answer = _decoder.decode(message.data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             future.set_exception(Unavailable("an answer that is no acknowledgement", outcome_unknown=True))
             return
         if answer.error is None:
             future.set_result(Ack(answer.stream, answer.seq, answer.duplicate))
-        elif answer.error.err_code in _STREAM_FULL:
-            future.set_exception(StreamFull(answer.error.description))
-        elif answer.error.code >= 500 and answer.error.err_code != 10071:
-            future.set_exception(Unavailable(f"JetStream: {answer.error.description}"))
         else:
-            future.set_exception(PublishRefused(answer.error.err_code, answer.error.description))
+            future.set_exception(_refusal(answer.error))
 
     def _fail_all(self) -> None:
         for future in list(self._waiting.values()):
             if not future.done():
                 future.set_exception(Unavailable("the connection to NATS was lost", outcome_unknown=True))
+
+
+def _refusal(error: _ApiError) -> PlatformError:
+    full = error.err_code == _STORE_FAILED and "maximum" in error.description
+    if full or error.err_code in _STREAM_FULL:
+        return StreamFull(error.description)
+    if error.code >= 500:
+        return Unavailable(f"JetStream: {error.description}")
+    return PublishRefused(error.err_code, error.description)
+
+
+def _size_of(headers: dict[str, str]) -> int:
+    # "NATS/1.0", then "name: value" of each, every line with its end, and an empty line.
+    return 12 + sum(len(name) + len(value) + 4 for name, value in headers.items())
 
 
 def _expire(future: asyncio.Future[Ack]) -> None:

@@ -35,14 +35,16 @@ GIVE_UP_S: Final = DEDUP_WINDOW_S / 2
 
 
 class LaneLimits(msgspec.Struct, frozen=True):
-    """What a block and a lane may hold. One request may be larger than a block, up to `max_request_bytes`."""
+    """What a block and a lane may hold.
+
+    One request may be larger than a block, up to what the server's max_payload leaves.
+    """
 
     block_readings: int = 5_000
     block_bytes: int = 1 << 20
     waiting_readings: int = 50_000
     waiting_bytes: int = 16 << 20
     total_waiting_bytes: int = 256 << 20
-    max_request_bytes: int = (8 << 20) - (16 << 10)
     answer_after_s: float = 10.0
 
 
@@ -140,6 +142,7 @@ class Lane:
     def _next_block(self) -> list[Request]:
         block: list[Request] = []
         readings = size = 0
+        block_bytes = min(self._limits.block_bytes, self._publisher.max_bytes)
         while self._waiting:
             request = self._waiting[0]
             if request.stored.done():  # its sender is gone, or has had its answer
@@ -147,7 +150,7 @@ class Lane:
                 continue
             readings += request.count
             size += len(request.chunk)
-            if block and (readings > self._limits.block_readings or size > self._limits.block_bytes):
+            if block and (readings > self._limits.block_readings or size > block_bytes):
                 break
             block.append(self._take())
         return block

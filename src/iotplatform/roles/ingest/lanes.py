@@ -90,11 +90,12 @@ class Lanes:
 
     def _encode(self, readings: list[Reading]) -> bytes:
         chunk = encode_readings(readings)
-        if len(chunk) > self._limits.max_request_bytes:
+        most = self._publisher.max_bytes
+        if len(chunk) > most:
             raise Rejected(
                 "too_large",
-                f"the readings take {len(chunk)} bytes as a block, more than the {self._limits.max_request_bytes} that "
-                "the NATS server's max_payload leaves: send fewer readings in a request",
+                f"the readings take {len(chunk)} bytes as a block, more than the {most} that the NATS server's "
+                "max_payload leaves: send fewer readings in a request",
             )
         return chunk
 

@@ -27,6 +27,8 @@ DEVICES = ["d0", "d4", "d1", "d5"]
 class Stream:
     """A publisher that keeps what it is given and answers when the test says so."""
 
+    max_bytes = 1 << 20
+
     def __init__(self):
         self.published = []
         self.answers = {}
@@ -126,8 +128,25 @@ async def test_a_block_is_bounded_in_readings_and_in_bytes(stream, make):
         await asyncio.gather(*work)
 
 
+async def test_a_block_fits_the_server(stream, make):
+    stream.max_bytes = 60
+    lanes = make()
+    work = [store(lanes, 0)]
+    await stream.wait_for(1)
+    work += [store(lanes, value) for value in range(1, 10)]
+    await turns()
+    for index in range(3):
+        stream.answer(index)
+        await stream.wait_for(index + 2)
+        assert len(stream.published[index + 1][1]) <= 60 + 10
+    stream.answer(3)
+    await asyncio.gather(*work)
+    assert [value for index in range(4) for value in stream.values(index)] == list(range(10))
+
+
 async def test_one_request_may_be_larger_than_a_block_but_not_than_a_message(stream, make):
-    lanes = make(block_readings=2, max_request_bytes=1_000)
+    stream.max_bytes = 1_000
+    lanes = make(block_readings=2)
     work = store(lanes, *range(10))
     await stream.wait_for(1)
     assert len(stream.values(0)) == 10
