@@ -17,6 +17,7 @@ from iotplatform.adapters.nats.api import JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.publisher import Publisher
 from iotplatform.adapters.nats.streams import StreamLimits, Streams
+from iotplatform.adapters.nats.subjects import readings_subject
 from iotplatform.domain.organization import Organization
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.tasks import Tasks
@@ -43,6 +44,19 @@ class Client:
         made = new_organization(partitions)
         await self.streams.create_organization(made)
         return made
+
+    async def fill(self, organization, count, *, partition=0, source="http", first=0):
+        """Numbered messages in a partition; returns their sequences."""
+        subject = readings_subject(organization.id, organization.epoch, partition, source)
+        acks = []
+        for start in range(first, first + count, 500):
+            acks += await asyncio.gather(
+                *(
+                    self.publisher.publish(subject, b"%d" % number, {}, timeout_s=10)
+                    for number in range(start, min(start + 500, first + count))
+                )
+            )
+        return [ack.seq for ack in acks]
 
     async def stored(self, organization):
         """Every message of its stream."""
