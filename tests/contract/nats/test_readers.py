@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from nats.aio.msg import Msg
 
 from iotplatform.adapters.nats import readers as readers_module
 from iotplatform.adapters.nats.reader import Reader
@@ -12,6 +13,7 @@ from iotplatform.adapters.nats.readers import MAX_TAKEN_PER_READER, Readers
 from iotplatform.adapters.nats.subjects import organization_stream, partition_consumer
 from iotplatform.domain.timestamps import parse_timestamp
 from iotplatform.errors import Unavailable
+from tests.support.platform import eventually
 
 
 class Role:
@@ -23,6 +25,7 @@ class Role:
         self.positions = {}
         self.seen = {}
         self.acquired = 0
+        self.asked_twice = asyncio.Event()
         self.fails = 0
 
     def follow(self, organization, partition=0, position=0):
@@ -33,6 +36,8 @@ class Role:
 
         async def acquire():
             self.acquired += 1
+            if self.acquired == 2:
+                self.asked_twice.set()
             if self.fails:
                 self.fails -= 1
                 raise Unavailable("the store is away")
@@ -66,6 +71,14 @@ class Role:
     def sequences(self, reader):
         return [delivery.sequence for delivery in self.seen[reader.consumer]]
 
+    async def filled(self, readers, count):
+        """Until so many deliveries wait in each of the readers."""
+
+        async def look():
+            return all(len(reader.buffer) >= count for reader in readers)
+
+        await eventually(look)
+
     async def nothing_more(self, seconds=0.1):
         """That nothing happens can only be seen by waiting for it."""
         with pytest.raises(TimeoutError):
@@ -79,10 +92,6 @@ async def role(client):
     await made.readers.start()
     yield made
     await made.readers.stop()
-
-
-async def consumer_info(client, reader):
-    return await client.api.call(f"CONSUMER.INFO.{reader.stream}.{reader.consumer}")
 
 
 class TestDelivery:
@@ -125,9 +134,12 @@ class TestDelivery:
         await client.fill(organization, 10)
         reader = role.follow(organization)
         await role.until(reader, 10)
-        async with asyncio.timeout(5):
-            while (await consumer_info(client, reader))["ack_floor"]["stream_seq"] < 10:
-                await asyncio.sleep(0.01)
+
+        async def acknowledged():
+            info = await client.api.call(f"CONSUMER.INFO.{reader.stream}.{reader.consumer}")
+            return info["ack_floor"]["stream_seq"] == 10
+
+        await eventually(acknowledged)
 
     async def test_how_far_behind(self, client, organization, role):
         await client.fill(organization, 300)
@@ -173,14 +185,10 @@ class TestTaking:
         flooded, quiet = await client.organization(), await client.organization()
         busy = role.follow(flooded)
         await client.fill(flooded, 2_000)
-        async with asyncio.timeout(10):
-            while not busy.buffer:
-                await asyncio.sleep(0)
+        await role.filled([busy], 1)
         reader = role.follow(quiet)
         await client.fill(quiet, 1)
-        async with asyncio.timeout(10):
-            while not reader.buffer:
-                await asyncio.sleep(0)
+        await role.filled([reader], 1)
         batch = await role.take()
         # No matter how much waits elsewhere: it is in the next batch.
         assert [len(batch[busy]), len(batch[reader])] == [MAX_TAKEN_PER_READER, 1]
@@ -196,9 +204,7 @@ class TestTaking:
         for partition in range(6):
             await client.fill(organization, 150, partition=partition)
         readers = [role.follow(organization, partition) for partition in range(6)]
-        async with asyncio.timeout(10):
-            while any(len(reader.buffer) < 150 for reader in readers):
-                await asyncio.sleep(0)
+        await role.filled(readers, 150)
         turns = []
         for _ in range(9):
             batch = await role.take()
@@ -274,11 +280,8 @@ class TestFaults:
         resets = client.metrics.reader_resets.total
         # A delivery that skips one, as a lost message would make it.
         forged = f"$JS.ACK.{reader.stream}.{reader.consumer}.1.9.7.{10**18}.0"
-        token = role.readers._tokens[reader]
-        await client.connection.publish(f"{role.readers._inbox}{token}", b"9", reply=forged)
-        async with asyncio.timeout(5):
-            while client.metrics.reader_resets.total == resets:
-                await asyncio.sleep(0)
+        await role.readers._received(Msg(None, "readings", forged, b"9"))
+        assert client.metrics.reader_resets.total == resets + 1
         await client.fill(organization, 2, first=3)
         assert await role.until(reader, 5) == [1, 2, 3, 4, 5]
 
@@ -294,8 +297,7 @@ class TestFaults:
         await client.streams.delete_organization(organization.id)
         reader = role.follow(organization)
         async with asyncio.timeout(5):
-            while role.acquired < 2:
-                await asyncio.sleep(0.01)
+            await role.asked_twice.wait()
         await client.streams.create_organization(organization)
         await client.fill(organization, 2)
         assert await role.until(reader, 2) == [1, 2]
@@ -345,6 +347,7 @@ class TestFaults:
         reader = role.follow(organization)
         batch = await role.take()
         role.readers.reset(reader, "test")
+        await asyncio.sleep(0.01)
         role.readers.remove(reader)
         acquired = role.acquired
         await role.handle(batch)

@@ -167,8 +167,8 @@ class Readers:
         try:
             await asyncio.sleep(after_s)
             backoff = Backoff(0.05, 2.0)
+            await reader.idle.wait()
             while reader.state != "removed":
-                await reader.idle.wait()
                 reader.again = False
                 reader.state = "opening"
                 if await self._try_to_open(reader) and not reader.again:
@@ -176,6 +176,7 @@ class Readers:
                     return
                 self._drop_buffer(reader)
                 await backoff.wait()
+                await reader.idle.wait()
         finally:
             reader.opening = False
 
@@ -184,6 +185,8 @@ class Readers:
             async with self._opening:
                 await self._reset_consumer(reader)
         except Unavailable as error:
+            # nats-server 2.15 leaves a RESET of a consumer that is not there without an answer; an UNPIN gets one.
+            reader.pin = ""
             self._log.debug("reader.waiting", reader=reader.name, detail=error.detail)
             return False
         except ApiError as error:
@@ -263,8 +266,7 @@ class Readers:
             reader.outstanding = max(0, reader.outstanding - int(headers.get("Nats-Pending-Messages", "0")))
             await self._pull(reader)
             return
-        if status == "423":
-            reader.pin = ""
+        reader.pin = ""
         # 423 wrong pin, 409 consumer deleted, leadership change or shutdown, 503 nobody there.
         self._log.debug("reader.status", reader=reader.name, status=status, description=description)
         self.reset(reader, f"{status} {description}")
