@@ -35,6 +35,10 @@ MAX_PAYLOAD: Final = 8 << 20
 Callback = Callable[[Msg], Awaitable[None]]
 
 
+class NobodyThere(Unavailable):
+    """Nothing listens on the subject of a request: the stream or the service is not there, or not yet."""
+
+
 class Connection:
     """One logical connection. `run` keeps it up and is owned by the caller; the rest may be called at any time."""
 
@@ -236,7 +240,8 @@ class Connection:
         """One request, one answer.
 
         Raises:
-            Unavailable: no connection, no answer in time, or nobody there to answer.
+            NobodyThere: there is nobody to answer.
+            Unavailable: no connection, or no answer in time.
         """
         client = self._client
         if client is None:
@@ -245,7 +250,7 @@ class Connection:
             async with self._waiting(timeout_s):
                 return await client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
         except NoRespondersError as error:
-            raise Unavailable(f"nobody answers {subject}") from error
+            raise NobodyThere(f"nobody answers {subject}") from error
         except (NatsError, OSError, TimeoutError, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
                 raise

@@ -11,9 +11,10 @@ from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.headers import MSG_ID
-from iotplatform.adapters.nats.publisher import Publisher
+from iotplatform.adapters.nats.publisher import Publisher, PublishRefused, StreamFull
 from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
+from iotplatform.errors import Unavailable
 
 PUBLISH_TIMEOUT_S: Final = 5.0
 
@@ -30,12 +31,13 @@ class DeadLetters:
         Raises:
             Unavailable: try again; the position must not move before.
         """
-        await self._publisher.publish(
-            subjects.dead_letter_subject(organization_id, epoch, role),
-            msgspec.json.encode(letter),
-            {MSG_ID: f"{epoch}.{letter.id}"},
-            timeout_s=PUBLISH_TIMEOUT_S,
-        )
+        subject = subjects.dead_letter_subject(organization_id, epoch, role)
+        headers = {MSG_ID: f"{epoch}.{letter.id}"}
+        encoded = _encode(letter, self._publisher.max_bytes)
+        try:
+            await self._publisher.publish(subject, encoded, headers, timeout_s=PUBLISH_TIMEOUT_S)
+        except (StreamFull, PublishRefused) as error:
+            raise Unavailable(f"{subjects.DEADLETTER}: {error}", retry_after_s=5) from error
 
     async def list(self, organization: Organization, limit: int, after: int) -> list[tuple[int, DeadLetter]]:
         """Up to `limit` letters in the order of their arrival, each with its place; `after` is the place to go on from.
@@ -56,6 +58,18 @@ class DeadLetters:
             for message in answers
             if message.headers and not _is_status(message)
         ]
+
+
+def _encode(letter: DeadLetter, max_bytes: int) -> bytes:
+    """The letter; one that the server would not take loses the end of its payload rather than hold up a partition."""
+    encoded = msgspec.json.encode(letter)
+    surplus = len(encoded) - max_bytes
+    if surplus <= 0:
+        return encoded
+    detail = f"{letter.detail} (the payload was too large for a letter, and is cut off)"
+    # What JSON has to escape takes up to six bytes a character; base64, in groups of four, takes one.
+    kept = len(letter.payload) - surplus - len(detail) if letter.encoding == "base64" else max_bytes // 8
+    return msgspec.json.encode(msgspec.structs.replace(letter, detail=detail, payload=letter.payload[: kept // 4 * 4]))
 
 
 def _is_status(message: Msg) -> bool:

@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
-from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.connection import Connection, NobodyThere
 from iotplatform.adapters.nats.streams import NOTIFICATION_ROLES, PARTITION_ROLES
 from iotplatform.domain.organization import Organization
 
@@ -63,7 +63,10 @@ class Trimmer:
                     return None
                 raise
             return int(answer["state"]["last_seq"]) or None
-        found = await self._api.get(stream, {"last_by_subj": subject})
+        try:
+            found = await self._api.get(stream, {"last_by_subj": subject})
+        except NobodyThere:
+            return None
         return found.sequence if found else None
 
     async def _floor(self, stream: str, consumer: str) -> int:

@@ -1,0 +1,113 @@
+"""Dead letters: stored before the position moves, and found again."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.domain.dead_letter import DeadLetter, encode_payload
+
+
+def letter(letter_id="persistence-0-1", **changes):
+    values = {
+        "id": letter_id,
+        "role": "persistence",
+        "reason": "undecodable",
+        "detail": "not a block",
+        "device_id": None,
+        "received_at": 1_700_000_000_000_000,
+        "readings": 3,
+        "payload": encode_payload(b"\xff\x00"),
+        "encoding": "base64",
+    }
+    return DeadLetter(**(values | changes))
+
+
+@pytest.fixture
+async def letters(client):
+    await client.streams.create_shared()
+    return DeadLetters(client.connection, client.publisher)
+
+
+@pytest.fixture
+def put(letters, organization):
+    async def do(some, role="persistence"):
+        await letters.put(organization.id, organization.epoch, role, some)
+
+    return do
+
+
+async def everything(letters, organization, limit=100):
+    return [found for _, found in await letters.list(organization, limit, 0)]
+
+
+async def test_what_was_put_is_found(letters, put, organization):
+    some = letter(device_id="machine-123", detail="für den Menschen")
+    await put(some)
+    assert await everything(letters, organization) == [some]
+
+
+async def test_in_the_order_of_their_arrival_whoever_wrote_them(letters, put, organization):
+    written = [letter(f"a-{number}") for number in range(6)]
+    for number, some in enumerate(written):
+        await put(some, ("persistence", "ingest")[number % 2])
+    assert await everything(letters, organization) == written
+
+
+async def test_page_by_page(letters, put, organization):
+    for number in range(5):
+        await put(letter(f"a-{number}"))
+    pages, after = [], 0
+    while page := await letters.list(organization, 2, after):
+        pages.append([found.id for _, found in page])
+        after = page[-1][0]
+    assert pages == [["a-0", "a-1"], ["a-2", "a-3"], ["a-4"]]
+
+
+async def test_put_again_it_is_one(letters, put, organization):
+    for _ in range(3):
+        await put(letter())
+    await put(letter("another"))
+    assert len(await everything(letters, organization)) == 2
+
+
+async def test_none(letters, organization):
+    assert await letters.list(organization, 100, 0) == []
+
+
+async def test_organizations_do_not_see_each_others(client, letters, put, organization):
+    other = await client.organization()
+    await put(letter("mine"))
+    # The same id in another organization is another letter.
+    await letters.put(other.id, other.epoch, "persistence", letter("mine", detail="theirs"))
+    assert [found.detail for found in await everything(letters, organization)] == ["not a block"]
+    assert [found.detail for found in await everything(letters, other)] == ["theirs"]
+    await client.streams.delete_organization(other.id)
+
+
+async def test_many_at_once(letters, put, organization):
+    for number in range(300):
+        await put(letter(f"a-{number}"))
+    assert [found.id for found in await everything(letters, organization, 1_000)] == [
+        f"a-{number}" for number in range(300)
+    ]
+
+
+@pytest.mark.parametrize("size", [6 << 20, 7 << 20, 8 << 20])
+async def test_a_letter_too_large_for_the_server_is_cut_and_says_so(letters, put, organization, size):
+    """Base64 makes a large block larger than a message may be; not storing it would halt its partition for ever."""
+    await put(letter("large", payload=encode_payload(b"x" * size)))
+    (found,) = await everything(letters, organization)
+    assert "cut" in found.detail
+    assert found.detail.startswith("not a block")
+    assert base64.b64decode(found.payload, validate=True).startswith(b"x" * 1_000_000)
+    assert found.readings == 3
+
+
+async def test_a_letter_of_json_too_large_for_the_server_is_cut_too(letters, put, organization):
+    await put(letter("large", payload="\x01\x02" * (1 << 20), encoding="json"))
+    (found,) = await everything(letters, organization)
+    assert "cut" in found.detail
+    assert found.payload.startswith("\x01\x02" * 10_000)
