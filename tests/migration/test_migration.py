@@ -152,7 +152,7 @@ async def test_deleting_an_organization_takes_everything_along(empty_url: str) -
         await connection.execute(statement, epoch)
     await connection.execute("DELETE FROM changes")
     await connection.execute("DELETE FROM organizations")
-    for table in ("devices", "device_tokens", "rules", "channels", "partitions", "lanes", "series", "deliveries"):
+    for table in ("devices", "device_tokens", "rules", "channels", "partitions", "lanes", "deliveries"):
         assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, table
     changed = await connection.fetch("SELECT kind, epoch, key FROM changes ORDER BY kind")
     assert changed == [

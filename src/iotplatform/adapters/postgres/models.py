@@ -180,6 +180,7 @@ class AlarmRow(Model):
     trigger_value: Mapped[float]
     readings: Mapped[list[Any]]
     position: Mapped[int] = mapped_column(BigInteger)
+    cleared_position: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
@@ -188,7 +189,8 @@ class SeriesRow(Model):
     __table_args__ = (UniqueConstraint("epoch", "device_id", "sensor", name="series_epoch_device_id_sensor_key"),)
 
     id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
-    epoch: Mapped[int] = _epoch("series")
+    # No foreign key: the series of a deleted organization name the readings that are still to be removed.
+    epoch: Mapped[int] = mapped_column(BigInteger)
     device_id: Mapped[str]
     sensor: Mapped[str]
 
@@ -207,7 +209,12 @@ class ReadingRow(Model):
 
 
 class PartitionRow(Model):
-    """Persistence's position in an organization's stream, and the ledger's counts that are added with it."""
+    """Persistence's position in an organization's stream, and the ledger's counts that are added with it.
+
+    `folded` is the sum of the totals of lanes that have ended, `trimmed` the sequence below which the partition's
+    subjects were trimmed. `tries` counts holders that ended without letting go since the position last moved, and
+    `suspect_tries` how often the block at the sequence `suspect` was taken up by itself.
+    """
 
     __tablename__ = "partitions"
 
@@ -216,6 +223,11 @@ class PartitionRow(Model):
     position: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     stored: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     dead_lettered: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    folded: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    trimmed: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    tries: Mapped[int] = mapped_column(server_default=ZERO)
+    suspect: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    suspect_tries: Mapped[int] = mapped_column(server_default=ZERO)
 
 
 class LaneRow(Model):
@@ -230,6 +242,55 @@ class LaneRow(Model):
     last_number: Mapped[int] = mapped_column(BigInteger)
     total: Mapped[int] = mapped_column(BigInteger)
     seen_at: Mapped[dt.datetime]
+
+
+class GapRow(Model):
+    """Something that vanished from a stream: numbers of a lane with their `readings`, or a `sequence` of the stream."""
+
+    __tablename__ = "gaps"
+    __table_args__ = (
+        UniqueConstraint(
+            "epoch",
+            "partition",
+            "lane",
+            "first_number",
+            "sequence",
+            name="gaps_what_key",
+            postgresql_nulls_not_distinct=True,
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    epoch: Mapped[int] = _epoch("gaps")
+    partition: Mapped[int | None]
+    lane: Mapped[str | None]
+    first_number: Mapped[int | None] = mapped_column(BigInteger)
+    last_number: Mapped[int | None] = mapped_column(BigInteger)
+    readings: Mapped[int | None] = mapped_column(BigInteger)
+    sequence: Mapped[int | None] = mapped_column(BigInteger)
+    found_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class RemovalRow(Model):
+    """An organization that was deleted, and of which not everything is removed yet."""
+
+    __tablename__ = "removals"
+
+    epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    organization_id: Mapped[str]
+    partitions: Mapped[int]
+    requested_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class MemberRow(Model):
+    """A live process of a role."""
+
+    __tablename__ = "members"
+
+    role: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    joined_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    seen_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
 class PositionRow(Model):
