@@ -65,7 +65,10 @@ class Platform:
                 stack.push_async_callback(role.stop)
                 tasks.start(role.wait(), role.name)
             apps = {**assembly.apps, "operations": operations_app(health.problems)}
-            server = HttpServer({listener: apps[name] for name, listener in sockets.items()})
+            server = HttpServer(
+                {listener: apps[name] for name, listener in sockets.items()},
+                {sockets[name]: hot_path for name, hot_path in assembly.hot_paths.items()},
+            )
             serving = tasks.spawn(server.run(), "http")
             stack.push_async_callback(_drain, server, serving)
             async with asyncio.timeout(HTTP_STARTED_S):

@@ -22,6 +22,7 @@ from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.apps import ingest_app, management_app
+from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
@@ -53,6 +54,7 @@ class Assembly(msgspec.Struct):
 
     roles: list[Role] = msgspec.field(default_factory=list)
     apps: dict[str, Any] = msgspec.field(default_factory=dict)
+    hot_paths: dict[str, HotPath] = msgspec.field(default_factory=dict)
     readers: list[Readers] = msgspec.field(default_factory=list)
 
 
@@ -93,7 +95,9 @@ async def assemble(
     if "ingest" in names:
         ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
         made.roles.append(ingest)
-        made.apps["ingest"] = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
+        app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
+        made.apps["ingest"] = app
+        made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:
         keys = await _signing_keys(settings, data, resources)
         ledger = LedgerReader(Ledger(resources.database), BacklogCounter(connection), resources.counters)

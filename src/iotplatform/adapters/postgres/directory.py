@@ -85,6 +85,10 @@ class Directory:
     def organizations(self) -> list[Organization]:
         return list(self._organizations.values())
 
+    def known_organization(self, organization_id: str) -> Organization | None:
+        """Without a look-up: None says nothing."""
+        return self._organizations.get(organization_id)
+
     async def organization(self, organization_id: str) -> Organization | None:
         known = self._organizations.get(organization_id)
         if known is not None or organization_id in self._unknown_organizations or identifier_fault(organization_id):

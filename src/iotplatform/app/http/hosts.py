@@ -18,6 +18,7 @@ from iotplatform.app.http.problems import send_problem
 from iotplatform.errors import Rejected
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+MAX_KNOWN: Final = 1_000
 # A name, an IPv4 address or an IPv6 address in brackets, and perhaps a port.
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 
@@ -33,6 +34,8 @@ class HostCheck:
         self._app = app
         self._addresses = addresses
         self._allowed = LOOPBACK | {name.lower() for name in allowed}
+        # Headers that were found to be ours, so that a busy client's costs one look-up.
+        self._known: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP and not self._is_ours(scope["headers"]):
@@ -43,12 +46,21 @@ class HostCheck:
             return
         await self._app(scope, receive, send)
 
+    def knows(self, host: bytes) -> bool:
+        """Whether a Host header was found to be ours before."""
+        return host in self._known
+
     def _is_ours(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         given = [value for name, value in headers if name == b"host"]
         if len(given) != 1:
             return False
+        if given[0] in self._known:
+            return True
         found = _HOST.fullmatch(given[0].decode("latin-1").lower())
-        return found is not None and (found[1] in self._allowed or (self._addresses and _is_address(found[1])))
+        ours = found is not None and (found[1] in self._allowed or (self._addresses and _is_address(found[1])))
+        if ours and len(self._known) < MAX_KNOWN:
+            self._known.add(given[0])
+        return ours
 
 
 def _is_address(host: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from iotplatform.app.http.hot_path import HotPath, HotProtocol
 from iotplatform.errors import ConfigError
 
 BACKLOG: Final = 2_048
@@ -45,6 +46,10 @@ def bind(setting: str, host: str, port: int) -> socket.socket:
     return listener
 
 
+def port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
 def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -66,15 +71,21 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    def __init__(self, apps: Mapping[socket.socket, App]) -> None:
+    """`hot_paths` are the short ways of some of the listeners, beside their applications."""
+
+    def __init__(
+        self, apps: Mapping[socket.socket, App], hot_paths: Mapping[socket.socket, HotPath] | None = None
+    ) -> None:
         self._sockets = list(apps)
-        self._by_port = {listener.getsockname()[1]: app for listener, app in apps.items()}
+        self._by_port = {port_of(listener): app for listener, app in apps.items()}
+        shortened = {port_of(listener): hot_path for listener, hot_path in (hot_paths or {}).items()}
+        protocol = type("BoundProtocol", (HotProtocol,), {"hot_paths": shortened})
         config = uvicorn.Config(
             self._switch,
             lifespan="off",
             interface="asgi3",
             proxy_headers=False,
-            http="httptools",
+            http=protocol,
             ws="none",
             log_config=None,
             access_log=False,

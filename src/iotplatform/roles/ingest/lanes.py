@@ -12,9 +12,9 @@ from iotplatform.adapters.nats.subjects import Source, readings_subject
 from iotplatform.domain.identifiers import partition_of
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading, encode_readings
-from iotplatform.errors import Rejected, Unavailable
+from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.ingest.lane import Lane, LaneLimits, Request, Waiting
+from iotplatform.roles.ingest.lane import DirectRequest, Lane, LaneLimits, Request, Waiting
 from iotplatform.runtime.tasks import Tasks
 
 
@@ -51,7 +51,7 @@ class Lanes:
             Unavailable: a lane is full, or there was no acknowledgement in time.
         """
         if self._draining:
-            raise Unavailable("the platform is stopping; nothing was stored", retry_after_s=2)
+            raise _stopping()
         if organization.partitions == 1:
             request = self._submit(organization, 0, source, readings, arrived_at)
             await request.stored
@@ -80,6 +80,34 @@ class Lanes:
             )
             raise next(uncertain, failures[0])
 
+    def submit(
+        self,
+        organization: Organization,
+        source: Source,
+        readings: list[Reading],
+        arrived_at: int,
+        answer: Callable[[PlatformError | None], None],
+    ) -> bool:
+        """`store` for readings of one partition, without a future: `answer` is called with None or the error.
+
+        False, and nothing done, when they belong to several partitions.
+
+        Raises:
+            Rejected, Unavailable: at once; `answer` is not called then.
+        """
+        if self._draining:
+            raise _stopping()
+        partitions = organization.partitions
+        partition = partition_of(readings[0].device_id, partitions)
+        if partitions > 1 and any(partition_of(reading.device_id, partitions) != partition for reading in readings):
+            return False
+        chunk = self._encode(readings)
+        lane = self._lane(organization, partition, source)
+        self._check_room(lane, len(chunk))
+        deadline = self._clock() + self._limits.answer_after_s
+        self._start(lane, DirectRequest(chunk, len(readings), arrived_at, deadline, answer))
+        return True
+
     def _submit(
         self, organization: Organization, partition: int, source: Source, readings: list[Reading], arrived_at: int
     ) -> Request:
@@ -105,10 +133,13 @@ class Lanes:
 
     def _enqueue(self, lane: Lane, chunk: bytes, count: int, arrived_at: int) -> Request:
         request = Request(chunk, count, arrived_at, self._clock() + self._limits.answer_after_s)
+        self._start(lane, request)
+        return request
+
+    def _start(self, lane: Lane, request: Request) -> None:
         lane.submit(request)
         if lane.task is None:
             lane.task = self._tasks.spawn(lane.work(), lane.subject)
-        return request
 
     def _lane(self, organization: Organization, partition: int, source: Source) -> Lane:
         key = (organization.epoch, partition, source)
@@ -134,3 +165,7 @@ class Lanes:
         await self._tasks.stop()
         for lane in self._lanes.values():
             lane.expire(math.inf)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the platform is stopping; nothing was stored", retry_after_s=2)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from iotplatform.domain.identifiers import identifier_fault, sensor_fault
 from iotplatform.domain.reading import MAX_TEXT_BYTES, Reading, Value
-from iotplatform.domain.timestamps import check_not_ahead, parse_timestamp
+from iotplatform.domain.timestamps import MAX_AHEAD_US, check_not_ahead, parse_timestamp
 from iotplatform.errors import Fault, Rejected
 
 MAX_FAULTS: Final = 100
@@ -73,7 +74,60 @@ def decode(body: bytes, *, arrived_at: int, sender: Sender | None = None) -> Adm
     entries = [decoded] if isinstance(decoded, Entry) else decoded
     if not entries:
         raise Rejected("invalid", "the body holds no reading", faults=(Fault("must hold at least one reading"),))
+    if sender is None and (plain := _admit_plainly(entries, arrived_at)):
+        return plain
     return _Admission(isinstance(decoded, Entry), arrived_at, sender).admit(entries)
+
+
+def decode_plainly(body: bytes, *, arrived_at: int) -> Admitted | None:
+    """What `decode` gives without a sender, for a body in which nothing is wrong; None for one that it must look at."""
+    try:
+        decoded = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return _admit_plainly([decoded] if isinstance(decoded, Entry) else decoded, arrived_at)
+
+
+def _admit_plainly(entries: list[Entry], arrived_at: int) -> Admitted | None:
+    """One pass over entries that name everything; None as soon as one has a fault, or a form that takes more care."""
+    organization_id = entries[0].organization_id if entries else None
+    if organization_id is None or known_identifier_fault(organization_id):
+        return None
+    readings: list[Reading] = []
+    latest = arrived_at + MAX_AHEAD_US
+    for entry in entries:
+        device_id = entry.device_id
+        if entry.organization_id != organization_id or device_id is None or known_identifier_fault(device_id):
+            return None
+        at = arrived_at
+        if entry.timestamp is not None:
+            try:
+                at = parse_timestamp(entry.timestamp)
+            except (ValueError, OverflowError):
+                return None
+            if at > latest:
+                return None
+        pairs = _pairs_of(entry)
+        if not pairs:
+            return None
+        for sensor, value in pairs:
+            if known_sensor_fault(sensor) or not _is_plain(value):
+                return None
+            readings.append(Reading(device_id, sensor, value, at))  # type: ignore[arg-type]
+    return Admitted(organization_id, readings)
+
+
+def _pairs_of(entry: Entry) -> Iterable[tuple[str, Value | msgspec.UnsetType]] | None:
+    if entry.values is None:
+        return None if entry.sensor_name is None else ((entry.sensor_name, entry.value),)
+    return entry.values.items() if entry.sensor_name is None and entry.value is msgspec.UNSET else None
+
+
+def _is_plain(value: Value | msgspec.UnsetType) -> bool:
+    kind = type(value)
+    if kind is float:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    return kind is bool or (isinstance(value, str) and value_fault(value) is None)
 
 
 class _Admission:

@@ -15,7 +15,7 @@ from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.lanes import Lanes
-from iotplatform.roles.ingest.payload import Sender, blame, decode
+from iotplatform.roles.ingest.payload import Sender, blame, decode, decode_plainly
 from iotplatform.runtime.clock import now_us
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -23,6 +23,7 @@ _JSON: Final = frozenset({b"application/json", b"text/json"})
 _ACCEPTED: Final = (b"*/*", b"application/json", b"application/*", b"application/problem+json")
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+Answer = Callable[[int, PlatformError | None], None]
 
 
 class IngestEndpoint:
@@ -36,6 +37,34 @@ class IngestEndpoint:
         self._verifier = verifier
         self._counters = counters
         self._metrics = metrics
+
+    def begin(self, body: bytes, arrived_at: int, answer: Answer) -> bool:
+        """The short way of a request without credentials or special headers whose body is JSON and has no fault.
+
+        `answer` is called once with how many readings were accepted and an error or None, perhaps before this returns.
+        False, and nothing done, when the request has to go the ordinary way by `__call__`.
+        """
+        admitted = decode_plainly(body, arrived_at=arrived_at)
+        organization = self._directory.known_organization(admitted.organization_id) if admitted else None
+        if admitted is None or organization is None:
+            return False
+        started = time.perf_counter()
+        count = len(admitted.readings)
+
+        def stored(error: PlatformError | None) -> None:
+            if error is None:
+                self._metrics.ingest_request.record(time.perf_counter() - started)
+            else:
+                self._metrics.readings_refused.add(1, _reason(error))
+                if not (isinstance(error, Unavailable) and error.outcome_unknown):
+                    self._counters.add(organization.epoch, "refused", count)
+            answer(count, error)
+
+        try:
+            return self._lanes.submit(organization, "http", admitted.readings, arrived_at, stored)
+        except PlatformError as error:
+            stored(error)
+            return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
