@@ -1,0 +1,135 @@
+"""The reading store on a real PostgreSQL: straight and by the detour, the rows are those of the stream's order."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from iotplatform.adapters.postgres.persistence import PartitionWork, PositionMoved, ReadingStore, UnstorableData
+from iotplatform.domain.reading import Reading, Value
+from iotplatform.domain.timestamps import to_microseconds
+
+Entry = tuple[Reading, int]
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ReadingStore]:
+    opened = await ReadingStore.open(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    opened = await asyncpg.connect(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def epoch(connection: asyncpg.Connection) -> int:
+    made = await connection.fetchval(
+        "INSERT INTO organizations (id, name, partitions) VALUES (gen_random_uuid()::text, 'x', 1) RETURNING epoch"
+    )
+    await connection.execute("INSERT INTO partitions (epoch, number) VALUES ($1, 0)", made)
+    return int(made)
+
+
+def work(epoch: int, before: int, after: int, entries: list[Entry]) -> PartitionWork:
+    return PartitionWork(epoch, 0, before, after, readings=entries)
+
+
+async def rows(connection: asyncpg.Connection, epoch: int) -> dict[tuple[str, str, int], tuple[Value, int]]:
+    found = await connection.fetch(
+        "SELECT s.device_id, s.sensor, r.* FROM readings r JOIN series s ON s.id = r.series_id WHERE s.epoch = $1",
+        epoch,
+    )
+    return {
+        (row["device_id"], row["sensor"], to_microseconds(row["at"])): (_value(row), row["position"]) for row in found
+    }
+
+
+def _value(row: Any) -> Value:
+    return row["text"] if row["kind"] == 2 else bool(row["value"]) if row["kind"] == 1 else row["value"]
+
+
+async def test_every_type_of_value_and_odd_names(store, connection, epoch) -> None:
+    entries: list[Entry] = [
+        (Reading("d", "number", -0.1, 0), 1),
+        (Reading("d", "true", True, 1), 1),
+        (Reading("d", "false", False, 1), 1),
+        (Reading("d", "text", "grün, 'quoted' \\ \t", 253_402_300_799_999_999), 1),
+        (Reading("d", "empty", "", 1), 1),
+        (Reading("d", "tiny", 5e-324, 1), 1),
+        (Reading("d", "a name, with \"all\" of it='1' ✓", 1e308, 1), 1),
+    ]
+    await store.store([work(epoch, 0, 1, entries)])
+    assert await rows(connection, epoch) == {
+        (reading.device_id, reading.sensor, reading.at): (reading.value, position) for reading, position in entries
+    }
+
+
+async def test_random_commits_leave_the_last_of_each_key(store, connection, epoch) -> None:
+    """Some commits meet rows that are there already, some meet a key twice, some are large: the last one counts."""
+    choose = random.Random(7)
+    expected: dict[tuple[str, str, int], tuple[Value, int]] = {}
+    position = 0
+    for _ in range(40):
+        entries: list[Entry] = []
+        before = position
+        for _ in range(choose.choice((1, 3, 9_000))):
+            position += choose.choice((0, 0, 1))
+            reading = Reading(f"d{choose.randrange(3)}", choose.choice("ab"), choose.random(), choose.randrange(20_000))
+            entries.append((reading, position + 1))
+            expected[reading.device_id, reading.sensor, reading.at] = (reading.value, position + 1)
+        position += 1
+        await store.store([work(epoch, before, position, entries)])
+    assert await rows(connection, epoch) == expected
+    stored = await connection.fetchrow("SELECT position, stored FROM partitions WHERE epoch = $1", epoch)
+    assert stored["position"] == position
+    assert stored["stored"] > len(expected)
+
+
+async def test_what_was_moved_by_another_stores_nothing(store, connection, epoch) -> None:
+    await store.store([work(epoch, 0, 5, [(Reading("d", "s", 1.0, 1), 5)])])
+    with pytest.raises(PositionMoved):
+        await store.store([work(epoch, 0, 6, [(Reading("d", "s", 2.0, 2), 6)])])
+    assert await rows(connection, epoch) == {("d", "s", 1): (1.0, 5)}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(Reading("d", "s", "NUL \x00", 1), id="NUL"),
+        pytest.param(Reading("d", "s", 1.0, (1 << 63) - 1), id="a time beyond PostgreSQL's"),
+        pytest.param(Reading("d", "s", 1.0, (1 << 64) - 1), id="a time beyond 64 bits"),
+        pytest.param(Reading("d", "s \x00", 1.0, 1), id="NUL in a name"),
+    ],
+)
+async def test_what_postgresql_refuses_is_told_from_what_it_takes(store, connection, epoch, bad) -> None:
+    good = (Reading("d", "good", 1.0, 1), 1)
+    with pytest.raises(UnstorableData):
+        await store.store([work(epoch, 0, 1, [good, (bad, 1)])])
+    assert not await store.is_storable([good, (bad, 1)], epoch)
+    assert await store.is_storable([good], epoch)
+    assert await rows(connection, epoch) == {}
+    await store.store([work(epoch, 0, 1, [good])])
+    assert await rows(connection, epoch) == {("d", "good", 1): (1.0, 1)}
+
+
+async def test_readings_of_an_organization_that_is_gone_are_not_stored(store, connection, epoch) -> None:
+    await connection.execute("DELETE FROM organizations WHERE epoch = $1", epoch)
+    with pytest.raises(PositionMoved):
+        await store.store([work(epoch, 0, 1, [(Reading("d", "s", 1.0, 1), 1)])])
+    assert await connection.fetchval("SELECT count(*) FROM series WHERE epoch = $1", epoch) == 0
+
+
+async def test_times_are_microseconds(store, connection, epoch) -> None:
+    at = to_microseconds(dt.datetime(2026, 11, 24, 12, 0, 0, 123_457, tzinfo=dt.UTC))
+    await store.store([work(epoch, 0, 1, [(Reading("d", "s", 1.0, at), 1)])])
+    assert await store.newest(epoch) == {("d", "s"): (at, 1, 1.0)}
