@@ -106,7 +106,7 @@ async def test_what_was_moved_by_another_stores_nothing(store, connection, epoch
     "bad",
     [
         pytest.param(Reading("d", "s", "NUL \x00", 1), id="NUL"),
-        pytest.param(Reading("d", "s", 1.0, (1 << 63) - 1), id="a time beyond PostgreSQL's"),
+        pytest.param(Reading("d", "s", 1.0, -(1 << 60)), id="a time before PostgreSQL's"),
         pytest.param(Reading("d", "s", 1.0, (1 << 64) - 1), id="a time beyond 64 bits"),
         pytest.param(Reading("d", "s \x00", 1.0, 1), id="NUL in a name"),
     ],
