@@ -15,10 +15,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from iotplatform.app.http.problems import problem_response
 from iotplatform.errors import PlatformError
+from iotplatform.roles.ingest.receiving import Receiving
+from iotplatform.roles.ingest.routes import MAX_BODY_BYTES, overloaded
 from iotplatform.runtime.clock import now_us
 
 PATH: Final = b"/ingest"
-MAX_BODY_BYTES: Final = 1 << 20
 # Each of these means something that only the ordinary way knows.
 SPECIAL: Final = frozenset(
     {
@@ -40,6 +41,8 @@ Answer = Callable[[int, PlatformError | None], None]
 class Door(Protocol):
     """Takes the bodies of plain requests; see `IngestEndpoint.begin`."""
 
+    receiving: Receiving
+
     def begin(self, body: bytes, arrived_at: int, answer: Answer) -> bool: ...
 
 
@@ -48,9 +51,11 @@ class HotPath:
 
     def __init__(self, door: Door, is_our_host: Callable[[bytes], bool]) -> None:
         self.begin = door.begin
+        self.receiving = door.receiving
         self.is_our_host = is_our_host
 
-    def takes(self, headers: list[tuple[bytes, bytes]]) -> bool:
+    def length_of(self, headers: list[tuple[bytes, bytes]]) -> int:
+        """The body's length in bytes; 0 when these are not the headers of a plain request."""
         length = -1
         hosts = 0
         for name, value in headers:
@@ -59,13 +64,13 @@ class HotPath:
             elif name == b"host":
                 hosts += 1
                 if not self.is_our_host(value):
-                    return False
+                    return 0
             elif name == b"content-type":
                 if value != _JSON:
-                    return False
+                    return 0
             elif name in SPECIAL or (name == b"accept" and value not in _ACCEPTS):
-                return False
-        return hosts == 1 and 0 < length <= MAX_BODY_BYTES
+                return 0
+        return length if hosts == 1 and 0 < length <= MAX_BODY_BYTES else 0
 
 
 class _Waited:
@@ -78,11 +83,12 @@ class _Waited:
 class Exchange:
     """A request on the short way, with what Uvicorn's protocol looks at in a request that is under way."""
 
-    __slots__ = ("_protocol", "arrived_at", "chunks", "disconnected", "keep_alive", "response_complete")
+    __slots__ = ("_protocol", "arrived_at", "chunks", "disconnected", "keep_alive", "length", "response_complete")
     message_event: ClassVar = _Waited()
 
-    def __init__(self, protocol: HotProtocol, *, keep_alive: bool) -> None:
+    def __init__(self, protocol: HotProtocol, length: int, *, keep_alive: bool) -> None:
         self._protocol = protocol
+        self.length = length
         self.arrived_at = now_us()
         self.chunks: list[bytes] = []
         self.keep_alive = keep_alive
@@ -141,13 +147,29 @@ class HotProtocol(HttpToolsProtocol):
             and not self._is_busy()
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
-            and hot.takes(self.headers)
+            and (length := hot.length_of(self.headers))
         ):
-            self._exchange = Exchange(self, keep_alive=self.parser.should_keep_alive())
-            self.cycle = self._exchange  # type: ignore[assignment]
+            exchange = Exchange(self, length, keep_alive=self.parser.should_keep_alive())
+            self.cycle = exchange  # type: ignore[assignment]
+            if hot.receiving.reserve(length):
+                self._exchange = exchange
+            else:
+                # Its body is not waited for, so nothing else can come on this connection.
+                exchange.keep_alive = False
+                exchange.answer(0, overloaded())
         else:
-            self._exchange = None
             super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._received()
+        super().connection_lost(exc)
+
+    def _received(self) -> Exchange | None:
+        """The request whose body was arriving, if there is one: it is complete, or will never be."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and self._hot is not None:
+            self._hot.receiving.release(exchange.length)
+        return exchange
 
     def _is_busy(self) -> bool:
         cycle: Any = self.cycle
@@ -160,7 +182,7 @@ class HotProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        exchange, self._exchange = self._exchange, None
+        exchange = self._received()
         if exchange is None or self._hot is None:
             super().on_message_complete()
             return

@@ -45,7 +45,7 @@ class LaneLimits(msgspec.Struct, frozen=True):
     block_bytes: int = 1 << 20
     waiting_readings: int = 50_000
     waiting_bytes: int = 16 << 20
-    total_waiting_bytes: int = 256 << 20
+    total_waiting_bytes: int = 128 << 20
     answer_after_s: float = 10.0
 
 

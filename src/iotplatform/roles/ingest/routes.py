@@ -16,9 +16,12 @@ from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.payload import Sender, blame, decode, decode_plainly
+from iotplatform.roles.ingest.receiving import Receiving
 from iotplatform.runtime.clock import now_us
 
 MAX_BODY_BYTES: Final = 1 << 20
+MAX_RECEIVING_BYTES: Final = 128 << 20
+_TOO_LARGE: Final = f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer readings in a request"
 _JSON: Final = frozenset({b"application/json", b"text/json"})
 _ACCEPTED: Final = (b"*/*", b"application/json", b"application/*", b"application/problem+json")
 
@@ -37,6 +40,7 @@ class IngestEndpoint:
         self._verifier = verifier
         self._counters = counters
         self._metrics = metrics
+        self.receiving = Receiving(MAX_RECEIVING_BYTES)
 
     def begin(self, body: bytes, arrived_at: int, answer: Answer) -> bool:
         """The short way of a request without credentials or special headers whose body is JSON and has no fault.
@@ -96,7 +100,7 @@ class IngestEndpoint:
         sender = await self._sender(headers.get(b"authorization", b""))
         _check_declared_length(headers.get(b"content-length", b""))
         _check_media_type(headers)
-        body = await _read_body(receive)
+        body = await self._read_body(receive)
         if b"idempotency-key" in headers:
             raise Rejected("invalid", "Idempotency-Key is not supported yet: leave the header out")
         try:
@@ -105,6 +109,26 @@ class IngestEndpoint:
             if not (isinstance(error, Unavailable) and error.outcome_unknown):
                 await self._count_refused(body, sender)
             raise
+
+    async def _read_body(self, receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Rejected("malformed", "the request ended before its body did")
+                chunk: bytes = message["body"]
+                if not self.receiving.reserve(len(chunk)):
+                    raise overloaded()
+                size += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise Rejected("too_large", _TOO_LARGE)
+                chunks.append(chunk)
+                if not message["more_body"]:
+                    return b"".join(chunks) if len(chunks) > 1 else chunk
+        finally:
+            self.receiving.release(size)
 
     async def _store(self, body: bytes, sender: Sender | None, arrived_at: int) -> int:
         admitted = decode(body, arrived_at=arrived_at, sender=sender)
@@ -145,7 +169,7 @@ def _check_accept(accept: bytes) -> None:
 
 def _check_declared_length(declared: bytes) -> None:
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise Rejected("too_large", f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer readings in a request")
+        raise Rejected("too_large", _TOO_LARGE)
 
 
 def _check_media_type(headers: dict[bytes, bytes]) -> None:
@@ -156,22 +180,8 @@ def _check_media_type(headers: dict[bytes, bytes]) -> None:
         raise Rejected("unsupported_media", "compressed bodies are not supported yet: send no Content-Encoding")
 
 
-async def _read_body(receive: Receive) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Rejected("malformed", "the request ended before its body did")
-        chunk: bytes = message["body"]
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise Rejected(
-                "too_large", f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer readings in a request"
-            )
-        chunks.append(chunk)
-        if not message["more_body"]:
-            return b"".join(chunks) if len(chunks) > 1 else chunk
+def overloaded() -> Unavailable:
+    return Unavailable("too many requests are being received; nothing was stored", retry_after_s=1)
 
 
 def _reason(error: PlatformError) -> str:
