@@ -26,7 +26,8 @@ log = structlog.get_logger()
 MAX_BUFFERED_BYTES: Final = 64 << 20
 MAX_TAKEN_MESSAGES: Final = 256
 MAX_TAKEN_PER_READER: Final = 64
-MAX_TAKEN_BYTES: Final = 16 << 20
+# Some 30,000 readings: enough to share a commit, and short enough that nothing waits for it for long.
+MAX_TAKEN_BYTES: Final = 1 << 20
 OPENING_AT_ONCE: Final = 32
 
 Batch = dict[Reader, list[Delivery]]
