@@ -7,6 +7,10 @@ delay, a busy one commits in groups, and order is kept.
 A block that was sent never changes: the same bytes go out under the same message id until they are acknowledged (a
 duplicate is a success), and nothing overtakes it. At half the stream's dedup window it is given up; the lane goes on
 under a new id, because a block of its old one may still be stored.
+
+A request with an idempotency key is a block of its own, under an id that follows from the key. When the stream says
+that it has this id already, the message it has tells whether an earlier try of this very block was stored, or an
+earlier request: then the block's number is free for the next.
 """
 
 from __future__ import annotations
@@ -21,11 +25,12 @@ import msgspec
 import structlog
 
 from iotplatform.adapters.nats.headers import BlockHeaders
-from iotplatform.adapters.nats.publisher import Publisher, PublishRefused, StreamFull
+from iotplatform.adapters.nats.publisher import Ack, Publisher, PublishRefused, StreamFull
 from iotplatform.adapters.nats.streams import DEDUP_WINDOW_S
 from iotplatform.domain.reading import FORMAT_VERSION, join_block
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.idempotency import KeyedPart, key_is_taken
 from iotplatform.runtime.backoff import Backoff
 
 log = structlog.get_logger(role="ingest")
@@ -37,7 +42,8 @@ GIVE_UP_S: Final = DEDUP_WINDOW_S / 2
 class LaneLimits(msgspec.Struct, frozen=True):
     """What a block and a lane may hold.
 
-    One request may be larger than a block, up to what the server's max_payload leaves.
+    One request may be larger than a block, up to what the server's max_payload leaves. A lane that was given nothing
+    for `idle_s` never publishes again.
     """
 
     block_readings: int = 5_000
@@ -46,6 +52,7 @@ class LaneLimits(msgspec.Struct, frozen=True):
     waiting_bytes: int = 16 << 20
     total_waiting_bytes: int = 256 << 20
     answer_after_s: float = 10.0
+    idle_s: float = 600.0
 
 
 class Waiting:
@@ -58,15 +65,18 @@ class Waiting:
 
 
 class Request:
-    """One request's part in a lane; `stored` resolves when the stream has it."""
+    """One request's part in a lane; `stored` resolves when the stream has it. With `keyed` it is a block of its own."""
 
-    __slots__ = ("arrived_at", "chunk", "count", "deadline", "stored")
+    __slots__ = ("arrived_at", "chunk", "count", "deadline", "keyed", "stored")
 
-    def __init__(self, chunk: bytes, count: int, arrived_at: int, deadline: float) -> None:
+    def __init__(
+        self, chunk: bytes, count: int, arrived_at: int, deadline: float, keyed: KeyedPart | None = None
+    ) -> None:
         self.chunk = chunk
         self.count = count
         self.arrived_at = arrived_at
         self.deadline = deadline
+        self.keyed = keyed
         self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: PlatformError) -> None:
@@ -90,9 +100,10 @@ class Lane:
         self.waiting_bytes = 0
         self.in_flight: list[Request] = []
         self.task: asyncio.Task[None] | None = None
-        self._renew()
+        self.used_at = 0.0
+        self.renew()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         self._id = secrets.token_hex(8)
         self._number = 0
         self._total = 0
@@ -102,6 +113,9 @@ class Lane:
         return (
             self.waiting_readings >= self._limits.waiting_readings or self.waiting_bytes >= self._limits.waiting_bytes
         )
+
+    def is_idle(self, now: float) -> bool:
+        return self.task is None and now - self.used_at > self._limits.idle_s
 
     def submit(self, request: Request) -> None:
         self._waiting.append(request)
@@ -150,9 +164,12 @@ class Lane:
                 continue
             readings += request.count
             size += len(request.chunk)
-            if block and (readings > self._limits.block_readings or size > block_bytes):
+            keyed = request.keyed is not None
+            if block and (keyed or readings > self._limits.block_readings or size > block_bytes):
                 break
             block.append(self._take())
+            if keyed:
+                break
         return block
 
     async def _deliver(self, requests: list[Request]) -> None:
@@ -167,6 +184,9 @@ class Lane:
             arrived_at=min(request.arrived_at for request in requests),
         )
         encoded = headers.encode()
+        keyed = requests[0].keyed
+        if keyed is not None:
+            encoded |= keyed.headers()
         self.in_flight = requests
         backoff = Backoff(0.05, 1.0)
         give_up_at = time.monotonic() + GIVE_UP_S
@@ -175,17 +195,21 @@ class Lane:
             while True:
                 try:
                     ack = await self._publisher.publish(self.subject, payload, encoded, timeout_s=ACK_TIMEOUT_S)
+                    if keyed is None or not ack.duplicate:
+                        self._stored(requests, headers, ack.seq)
+                    else:
+                        await self._duplicate(requests, headers, keyed, ack, uncertain=uncertain)
+                    return
                 except Unavailable as error:
                     uncertain = uncertain or error.outcome_unknown
+                    if time.monotonic() < give_up_at:
+                        await self._publisher.wait_to_retry(backoff.next_s())
+                    # Looked at again: a process that was frozen meanwhile must not send what the window forgot.
                     if time.monotonic() >= give_up_at:
                         self._give_up(requests, uncertain=uncertain)
                         return
-                    await self._publisher.wait_to_retry(backoff.next_s())
                 except (StreamFull, PublishRefused) as error:
                     self._refused(requests, error, uncertain=uncertain)
-                    return
-                else:
-                    self._stored(requests, headers, ack.seq)
                     return
         except asyncio.CancelledError:
             self._give_up(requests, uncertain=True)
@@ -198,10 +222,26 @@ class Lane:
         self._total = headers.total
         self._metrics.readings_accepted.add(headers.count)
         self._metrics.blocks_published.add()
-        for request in requests:
-            if not request.stored.done():
-                request.stored.set_result(None)
+        _succeed(requests)
         log.info("ingest.published", subject=self.subject, sequence=sequence, readings=headers.count)
+
+    async def _duplicate(
+        self, requests: list[Request], headers: BlockHeaders, keyed: KeyedPart, ack: Ack, *, uncertain: bool
+    ) -> None:
+        """The stream had the key already. `uncertain` says that an earlier try of this block may have brought it."""
+        storer = keyed.storer(await self._publisher.find(ack), headers)
+        if storer == "ours":
+            self._stored(requests, headers, ack.seq)
+            return
+        log.info("ingest.duplicate", subject=self.subject, sequence=ack.seq, stored_by=storer)
+        if storer == "other":
+            for request in requests:
+                request.fail(key_is_taken())
+            return
+        if storer == "gone" and uncertain:
+            # Nobody can tell any more whether it was this block, and then its number is used.
+            self.renew()
+        _succeed(requests)
 
     def _refused(self, requests: list[Request], error: PlatformError, *, uncertain: bool) -> None:
         if uncertain:
@@ -224,4 +264,10 @@ class Lane:
             request.fail(
                 Unavailable(f"the stream is not reachable; {detail}", retry_after_s=5, outcome_unknown=uncertain)
             )
-        self._renew()
+        self.renew()
+
+
+def _succeed(requests: list[Request]) -> None:
+    for request in requests:
+        if not request.stored.done():
+            request.stored.set_result(None)
