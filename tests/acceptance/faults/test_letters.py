@@ -12,6 +12,7 @@ import pytest
 
 from iotplatform.adapters.nats.headers import BlockHeaders
 from iotplatform.domain.reading import FORMAT_VERSION
+from iotplatform.roles.persistence.readings import MAX_ASIDE
 from tests.acceptance.faults.test_stream import behind_the_back, ledger_of, make
 from tests.support.platform import Platform, eventually
 
@@ -102,8 +103,8 @@ async def test_undecodable_blocks_in_a_row_delay_no_good_one(platform: Platform)
 
 @pytest.mark.timeout(300)
 async def test_letters_that_cannot_be_stored_hold_up_their_own_partition_only(platform: Platform) -> None:
-    """More organizations with bad blocks than persistence has workers."""
-    bad = [f"poisoned{number}" for number in range(4)]
+    """More organizations with bad blocks than persistence has workers, and than it sets aside."""
+    bad = [f"poisoned{number}" for number in range(MAX_ASIDE + 2)]
     epochs = [await make(platform, name) for name in bad]
     await make(platform, "healthy")
     async with behind_the_back(platform) as client:
