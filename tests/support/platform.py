@@ -52,9 +52,11 @@ class Platform:
         self._readers: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def start(cls, data_dir: Path, *arguments: str, strict: bool = True, **settings: str) -> Self:
-        """Returns when it is ready."""
-        program = ["-m", "tests.support.strict_main"] if strict else ["-m", "iotplatform"]
+    async def start(
+        cls, data_dir: Path, *arguments: str, strict: bool = True, variant: str = "", **settings: str
+    ) -> Self:
+        """Returns when it is ready. `variant` is a module that runs it in another way."""
+        program = ["-m", variant or ("tests.support.strict_main" if strict else "iotplatform")]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *program,

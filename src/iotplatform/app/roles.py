@@ -11,6 +11,7 @@ from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.adapters.nats.backlog import BacklogCounter
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
+from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.ledger import Ledger
@@ -110,6 +111,7 @@ async def assemble(
             latest=latest,
             ledger=ledger.read,
             dead_letters=dead_letters,
+            replayer=Replayer(connection, resources.publisher, metrics),
             default_rule=settings.analysis.default_rule.rule_of,
         )
         made.apps["management"] = management_app(

@@ -84,6 +84,11 @@ def transition_name(transition: Transition) -> str:
     return "raised" if isinstance(transition, AlarmRaised) else "cleared"
 
 
+def transition_id(transition: Transition) -> str:
+    """The id under which it is published, whoever publishes it and how often."""
+    return f"{transition.alarm_id}.{transition_name(transition)}"
+
+
 def alarm_id(
     organization_id: str, epoch: int, rule_id: str, device_id: str, sensor: str, position: int, index: int
 ) -> str:

@@ -6,8 +6,9 @@ import base64
 
 import pytest
 
+from iotplatform.adapters.nats import dead_letters
 from iotplatform.adapters.nats.dead_letters import DeadLetters
-from iotplatform.domain.dead_letter import DeadLetter, encode_payload
+from iotplatform.domain.dead_letter import DeadLetter, LetterFilter, encode_payload
 
 
 def letter(letter_id="persistence-0-1", **changes):
@@ -39,8 +40,9 @@ def put(letters, organization):
     return do
 
 
-async def everything(letters, organization, limit=100):
-    return [found for _, found in await letters.list(organization, limit, 0)]
+async def everything(letters, organization, limit=100, **wanted):
+    page = await letters.page(organization, limit, 0, LetterFilter(**wanted))
+    return [placed.letter for placed in page.letters]
 
 
 async def test_what_was_put_is_found(letters, put, organization):
@@ -59,11 +61,61 @@ async def test_in_the_order_of_their_arrival_whoever_wrote_them(letters, put, or
 async def test_page_by_page(letters, put, organization):
     for number in range(5):
         await put(letter(f"a-{number}"))
+    assert await pages_of(letters, organization, 2) == [["a-0", "a-1"], ["a-2", "a-3"], ["a-4"]]
+    assert await pages_of(letters, organization, 5) == [["a-0", "a-1", "a-2", "a-3", "a-4"]]
+
+
+async def test_filters(letters, put, organization):
+    await put(letter("a", device_id="one", received_at=10))
+    await put(letter("b", device_id="two", received_at=20, reason="unstorable"))
+    await put(letter("c", role="notification", device_id="two", received_at=30), "notification")
+    await put(letter("d", received_at=40))
+
+    async def ids(**wanted):
+        return "".join(found.id for found in await everything(letters, organization, **wanted))
+
+    assert await ids() == "abcd"
+    assert await ids(role="persistence") == "abd"
+    assert await ids(role="nobody") == ""
+    assert await ids(reason="unstorable") == "b"
+    assert await ids(device_ids=("two",)) == "bc"
+    assert await ids(device_ids=("one", "two"), role="persistence") == "ab"
+    assert await ids(since=20) == "bcd"
+    assert await ids(until=40) == "abc"
+    assert await ids(since=20, until=40, reason="undecodable") == "c"
+
+
+async def test_pages_of_what_a_filter_leaves(letters, put, organization):
+    for number in range(9):
+        await put(letter(f"a-{number}", reason="unstorable" if number % 4 == 0 else "undecodable"))
+    wanted = LetterFilter(reason="unstorable")
+    assert await pages_of(letters, organization, 2, wanted) == [["a-0", "a-4"], ["a-8"]]
+    assert await pages_of(letters, organization, 1, wanted) == [["a-0"], ["a-4"], ["a-8"]]
+
+
+async def test_a_page_is_bounded_in_what_it_reads_and_keeps(letters, put, organization, monkeypatch):
+    """However large the letters are, and however few of them are wanted."""
+    monkeypatch.setattr(dead_letters, "BATCH_BYTES", 20_000)
+    monkeypatch.setattr(dead_letters, "PAGE_BYTES", 50_000)
+    monkeypatch.setattr(dead_letters, "READ_BYTES", 60_000)
+    for number in range(20):
+        await put(letter(f"a-{number}", payload="x" * 10_000))
+    found = await pages_of(letters, organization, 1_000)
+    assert [found_id for page in found for found_id in page] == [f"a-{number}" for number in range(20)]
+    assert max(len(page) for page in found) <= 8
+    await put(letter("wanted", reason="unstorable"))
+    found = await pages_of(letters, organization, 1_000, LetterFilter(reason="unstorable"))
+    assert [found_id for page in found for found_id in page] == ["wanted"]
+    assert len(found) > 1
+
+
+async def pages_of(letters, organization, limit, wanted=LetterFilter()):  # noqa: B008 - frozen
     pages, after = [], 0
-    while page := await letters.list(organization, 2, after):
-        pages.append([found.id for _, found in page])
-        after = page[-1][0]
-    assert pages == [["a-0", "a-1"], ["a-2", "a-3"], ["a-4"]]
+    while after is not None:
+        page = await letters.page(organization, limit, after, wanted)
+        pages.append([placed.letter.id for placed in page.letters])
+        after = page.next_after
+    return pages
 
 
 async def test_put_again_it_is_one(letters, put, organization):
@@ -74,7 +126,7 @@ async def test_put_again_it_is_one(letters, put, organization):
 
 
 async def test_none(letters, organization):
-    assert await letters.list(organization, 100, 0) == []
+    assert await pages_of(letters, organization, 100) == [[]]
 
 
 async def test_organizations_do_not_see_each_others(client, letters, put, organization):

@@ -14,6 +14,8 @@ NUMBER: Final = "Iot-Number"
 COUNT: Final = "Iot-Count"
 TOTAL: Final = "Iot-Total"
 ARRIVED: Final = "Iot-Arrived"
+# Of the body of a request with an idempotency key, which is a block of its own.
+FINGERPRINT: Final = "Iot-Fingerprint"
 
 
 class BlockHeaders(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 from nats.aio.msg import Msg
 
+from iotplatform.adapters.nats.api import JetStreamApi, StoredMessage
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.errors import PlatformError, Unavailable
 
@@ -61,6 +62,7 @@ _decoder = msgspec.json.Decoder(_PubAck)
 class Publisher:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._api = JetStreamApi(connection)
         self._prefix = f"_INBOX.iotpub.{secrets.token_hex(8)}."
         self._waiting: dict[str, asyncio.Future[Ack]] = {}
         self._next = 0
@@ -104,6 +106,14 @@ class Publisher:
             self._waiting.pop(token, None)
             if future.done() and not future.cancelled():
                 future.exception()  # seen, even when the publish itself failed first
+
+    async def find(self, ack: Ack) -> StoredMessage | None:
+        """The message that an acknowledgement speaks of; None when it is stored no longer.
+
+        Raises:
+            Unavailable: JetStream is away.
+        """
+        return await self._api.get(ack.stream, {"seq": ack.seq})
 
     async def _acknowledged(self, message: Msg) -> None:
         future = self._waiting.get(message.subject[len(self._prefix) :])

@@ -38,3 +38,8 @@ def notifications_subject(organization_id: str, epoch: int, device_id: str) -> s
 
 def dead_letter_subject(organization_id: str, epoch: int, role: str) -> str:
     return f"deadletter.{organization_id}.{epoch}.{role}"
+
+
+def matches_letters_of(subject: str, organization_id: str, epoch: int) -> bool:
+    """Whether it is the subject of a dead letter of this organization."""
+    return subject.startswith(dead_letter_subject(organization_id, epoch, ""))

@@ -75,6 +75,16 @@ INGEST_PATHS: Final[Mapping[str, Any]] = {
             "summary": "Ingest",
             "operationId": "Ingest",
             "description": "Answered after the stream has stored every reading.",
+            "parameters": [
+                {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "required": False,
+                    "description": "makes a retry within two minutes harmless: the same key of the same organization "
+                    "is stored once; with another body it is refused (422)",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-~]{1,64}$"},
+                }
+            ],
             "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}},
             "responses": {
                 "202": {

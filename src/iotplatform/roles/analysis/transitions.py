@@ -8,7 +8,7 @@ from typing import Final
 from iotplatform.adapters.nats.headers import MSG_ID
 from iotplatform.adapters.nats.publisher import Publisher, PublishRefused, StreamFull
 from iotplatform.adapters.nats.subjects import notifications_subject
-from iotplatform.domain.alarm import decode_transition, transition_name
+from iotplatform.domain.alarm import decode_transition, transition_id
 from iotplatform.errors import Unavailable
 
 PUBLISH_TIMEOUT_S: Final = 5.0
@@ -23,7 +23,7 @@ async def publish_transitions(publisher: Publisher, encoded: Sequence[bytes]) ->
     for packed in encoded:
         transition = decode_transition(packed)
         subject = notifications_subject(transition.organization_id, transition.epoch, transition.device_id)
-        headers = {MSG_ID: f"{transition.alarm_id}.{transition_name(transition)}"}
+        headers = {MSG_ID: transition_id(transition)}
         try:
             await publisher.publish(subject, packed, headers, timeout_s=PUBLISH_TIMEOUT_S)
         except (StreamFull, PublishRefused) as error:

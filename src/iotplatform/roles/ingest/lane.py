@@ -7,6 +7,10 @@ delay, a busy one commits in groups, and order is kept.
 A block that was sent never changes: the same bytes go out under the same message id until they are acknowledged (a
 duplicate is a success), and nothing overtakes it. At half the stream's dedup window it is given up; the lane goes on
 under a new id, because a block of its old one may still be stored.
+
+A request with an idempotency key is a block of its own, under an id that follows from the key. When the stream says
+that it has this id already, the message it has tells whether an earlier try of this very block was stored, or an
+earlier request: then the block's number is free for the next.
 """
 
 from __future__ import annotations
@@ -15,18 +19,19 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
 import structlog
 
 from iotplatform.adapters.nats.headers import BlockHeaders
-from iotplatform.adapters.nats.publisher import Publisher, PublishRefused, StreamFull
+from iotplatform.adapters.nats.publisher import Ack, Publisher, PublishRefused, StreamFull
 from iotplatform.adapters.nats.streams import DEDUP_WINDOW_S
 from iotplatform.domain.reading import FORMAT_VERSION, join_block
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.idempotency import KeyedPart, key_is_taken
+from iotplatform.roles.ingest.request import Request
 from iotplatform.runtime.backoff import Backoff
 
 log = structlog.get_logger(role="ingest")
@@ -38,7 +43,8 @@ GIVE_UP_S: Final = DEDUP_WINDOW_S / 2
 class LaneLimits(msgspec.Struct, frozen=True):
     """What a block and a lane may hold.
 
-    One request may be larger than a block, up to what the server's max_payload leaves.
+    One request may be larger than a block, up to what the server's max_payload leaves. A lane that was given nothing
+    for `idle_s` never publishes again.
     """
 
     block_readings: int = 5_000
@@ -47,6 +53,7 @@ class LaneLimits(msgspec.Struct, frozen=True):
     waiting_bytes: int = 16 << 20
     total_waiting_bytes: int = 128 << 20
     answer_after_s: float = 10.0
+    idle_s: float = 600.0
 
 
 class Waiting:
@@ -56,67 +63,6 @@ class Waiting:
 
     def __init__(self) -> None:
         self.bytes = 0
-
-
-class Request:
-    """One request's part in a lane; `stored` resolves when the stream has it."""
-
-    __slots__ = ("arrived_at", "chunk", "count", "deadline", "stored")
-
-    def __init__(self, chunk: bytes, count: int, arrived_at: int, deadline: float) -> None:
-        self.chunk = chunk
-        self.count = count
-        self.arrived_at = arrived_at
-        self.deadline = deadline
-        self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def is_settled(self) -> bool:
-        """It has been answered, or its sender is gone."""
-        return self.stored.done()
-
-    def succeed(self) -> None:
-        if not self.stored.done():
-            self.stored.set_result(None)
-
-    def fail(self, error: PlatformError) -> None:
-        if not self.stored.done():
-            self.stored.set_exception(error)
-
-
-class DirectRequest(Request):
-    """A request that is answered by a call at once: no future, and no turn of the event loop in between."""
-
-    __slots__ = ("_answer", "_settled")
-
-    def __init__(  # not the ordinary one's, whose future is what is saved here
-        self,
-        chunk: bytes,
-        count: int,
-        arrived_at: int,
-        deadline: float,
-        answer: Callable[[PlatformError | None], None],
-    ) -> None:
-        self.chunk = chunk
-        self.count = count
-        self.arrived_at = arrived_at
-        self.deadline = deadline
-        self._answer = answer
-        self._settled = False
-
-    @property
-    def is_settled(self) -> bool:
-        return self._settled
-
-    def succeed(self) -> None:
-        if not self._settled:
-            self._settled = True
-            self._answer(None)
-
-    def fail(self, error: PlatformError) -> None:
-        if not self._settled:
-            self._settled = True
-            self._answer(error)
 
 
 class Lane:
@@ -135,9 +81,10 @@ class Lane:
         self.waiting_bytes = 0
         self.in_flight: list[Request] = []
         self.task: asyncio.Task[None] | None = None
-        self._renew()
+        self.used_at = 0.0
+        self.renew()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         self._id = secrets.token_hex(8)
         self._number = 0
         self._total = 0
@@ -147,6 +94,9 @@ class Lane:
         return (
             self.waiting_readings >= self._limits.waiting_readings or self.waiting_bytes >= self._limits.waiting_bytes
         )
+
+    def is_idle(self, now: float) -> bool:
+        return self.task is None and now - self.used_at > self._limits.idle_s
 
     def submit(self, request: Request) -> None:
         self._waiting.append(request)
@@ -195,9 +145,12 @@ class Lane:
                 continue
             readings += request.count
             size += len(request.chunk)
-            if block and (readings > self._limits.block_readings or size > block_bytes):
+            keyed = request.keyed is not None
+            if block and (keyed or readings > self._limits.block_readings or size > block_bytes):
                 break
             block.append(self._take())
+            if keyed:
+                break
         return block
 
     async def _deliver(self, requests: list[Request]) -> None:
@@ -212,6 +165,9 @@ class Lane:
             arrived_at=min(request.arrived_at for request in requests),
         )
         encoded = headers.encode()
+        keyed = requests[0].keyed
+        if keyed is not None:
+            encoded |= keyed.headers()
         self.in_flight = requests
         backoff = Backoff(0.05, 1.0)
         give_up_at = time.monotonic() + GIVE_UP_S
@@ -220,17 +176,21 @@ class Lane:
             while True:
                 try:
                     ack = await self._publisher.publish(self.subject, payload, encoded, timeout_s=ACK_TIMEOUT_S)
+                    if keyed is None or not ack.duplicate:
+                        self._stored(requests, headers, ack.seq)
+                    else:
+                        await self._duplicate(requests, headers, keyed, ack, uncertain=uncertain)
+                    return
                 except Unavailable as error:
                     uncertain = uncertain or error.outcome_unknown
+                    if time.monotonic() < give_up_at:
+                        await self._publisher.wait_to_retry(backoff.next_s())
+                    # Looked at again: a process that was frozen meanwhile must not send what the window forgot.
                     if time.monotonic() >= give_up_at:
                         self._give_up(requests, uncertain=uncertain)
                         return
-                    await self._publisher.wait_to_retry(backoff.next_s())
                 except (StreamFull, PublishRefused) as error:
                     self._refused(requests, error, uncertain=uncertain)
-                    return
-                else:
-                    self._stored(requests, headers, ack.seq)
                     return
         except asyncio.CancelledError:
             self._give_up(requests, uncertain=True)
@@ -243,9 +203,26 @@ class Lane:
         self._total = headers.total
         self._metrics.readings_accepted.add(headers.count)
         self._metrics.blocks_published.add()
-        for request in requests:
-            request.succeed()
+        _succeed(requests)
         log.info("ingest.published", subject=self.subject, sequence=sequence, readings=headers.count)
+
+    async def _duplicate(
+        self, requests: list[Request], headers: BlockHeaders, keyed: KeyedPart, ack: Ack, *, uncertain: bool
+    ) -> None:
+        """The stream had the key already. `uncertain` says that an earlier try of this block may have brought it."""
+        storer = keyed.storer(await self._publisher.find(ack), headers)
+        if storer == "ours":
+            self._stored(requests, headers, ack.seq)
+            return
+        log.info("ingest.duplicate", subject=self.subject, sequence=ack.seq, stored_by=storer)
+        if storer == "other":
+            for request in requests:
+                request.fail(key_is_taken())
+            return
+        if storer == "gone" and uncertain:
+            # Nobody can tell any more whether it was this block, and then its number is used.
+            self.renew()
+        _succeed(requests)
 
     def _refused(self, requests: list[Request], error: PlatformError, *, uncertain: bool) -> None:
         if uncertain:
@@ -268,4 +245,9 @@ class Lane:
             request.fail(
                 Unavailable(f"the stream is not reachable; {detail}", retry_after_s=5, outcome_unknown=uncertain)
             )
-        self._renew()
+        self.renew()
+
+
+def _succeed(requests: list[Request]) -> None:
+    for request in requests:
+        request.succeed()

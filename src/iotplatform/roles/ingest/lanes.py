@@ -14,7 +14,9 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading, encode_readings
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.ingest.lane import DirectRequest, Lane, LaneLimits, Request, Waiting
+from iotplatform.roles.ingest.idempotency import IdempotencyKey, KeyedPart
+from iotplatform.roles.ingest.lane import Lane, LaneLimits, Waiting
+from iotplatform.roles.ingest.request import DirectRequest, Request
 from iotplatform.runtime.tasks import Tasks
 
 
@@ -43,22 +45,33 @@ class Lanes:
     async def wait(self) -> None:
         await self._tasks.wait()
 
-    async def store(self, organization: Organization, source: Source, readings: list[Reading], arrived_at: int) -> None:
-        """Returns when the stream has acknowledged all of the readings.
+    async def store(
+        self,
+        organization: Organization,
+        source: Source,
+        readings: list[Reading],
+        arrived_at: int,
+        *,
+        key: IdempotencyKey | None = None,
+    ) -> None:
+        """Returns when the stream has acknowledged all of the readings; with a key, whichever try has brought them.
 
         Raises:
-            Rejected: too large for a block, or the organization's stream is full.
+            Rejected: too large for a block, the organization's stream is full, or the key belongs to another request.
             Unavailable: a lane is full, or there was no acknowledgement in time.
         """
         if self._draining:
             raise _stopping()
         if organization.partitions == 1:
-            request = self._submit(organization, 0, source, readings, arrived_at)
+            request = self._submit(organization, 0, source, readings, arrived_at, key)
             await request.stored
             return
         parts: dict[int, list[Reading]] = {}
         for reading in readings:
             parts.setdefault(partition_of(reading.device_id, organization.partitions), []).append(reading)
+        if key is not None:
+            await self._store_keyed(organization, source, parts, arrived_at, key)
+            return
         prepared = [(partition, part, self._encode(part)) for partition, part in parts.items()]
         for partition, _, chunk in prepared:
             self._check_room(self._lane(organization, partition, source), len(chunk))
@@ -66,14 +79,10 @@ class Lanes:
             self._enqueue(self._lane(organization, partition, source), chunk, len(part), arrived_at)
             for partition, part, chunk in prepared
         ]
-        results = await asyncio.gather(*(request.stored for request in requests), return_exceptions=True)
-        failures = [result for result in results if isinstance(result, BaseException)]
+        failures = await _failures(requests)
         if failures:
-            if len(failures) < len(results):
-                raise Unavailable(
-                    "only a part was acknowledged; the outcome is unknown: the readings may be stored",
-                    outcome_unknown=True,
-                ) from failures[0]
+            if len(failures) < len(requests):
+                raise _only_a_part() from failures[0]
             # One that may be stored outweighs those that are certainly not.
             uncertain = (
                 failure for failure in failures if isinstance(failure, Unavailable) and failure.outcome_unknown
@@ -104,17 +113,60 @@ class Lanes:
         chunk = self._encode(readings)
         lane = self._lane(organization, partition, source)
         self._check_room(lane, len(chunk))
-        deadline = self._clock() + self._limits.answer_after_s
-        self._start(lane, DirectRequest(chunk, len(readings), arrived_at, deadline, answer))
+        now = self._clock()
+        deadline = now + self._limits.answer_after_s
+        self._start(lane, DirectRequest(chunk, len(readings), arrived_at, deadline, answer), now)
         return True
 
+    async def _store_keyed(
+        self,
+        organization: Organization,
+        source: Source,
+        parts: dict[int, list[Reading]],
+        arrived_at: int,
+        key: IdempotencyKey,
+    ) -> None:
+        """The partition that follows from the key comes first, with an empty block if it has no reading.
+
+        There every other request with this key would come first too, so one with another body is refused before
+        anything of it is stored, whatever partitions its readings are for.
+        """
+        first = key.first_partition(organization.partitions)
+        parts.setdefault(first, [])
+        prepared = {partition: (self._encode(part), len(part)) for partition, part in parts.items()}
+
+        def check_rooms() -> None:
+            for partition, (chunk, _) in prepared.items():
+                self._check_room(self._lane(organization, partition, source), len(chunk))
+
+        def enqueue(partition: int, chunk: bytes, count: int) -> Request:
+            lane = self._lane(organization, partition, source)
+            return self._enqueue(lane, chunk, count, arrived_at, key.part(organization.epoch, partition))
+
+        check_rooms()
+        await enqueue(first, *prepared.pop(first)).stored
+        try:
+            check_rooms()
+        except Unavailable as error:
+            raise _only_a_part() from error
+        requests = [enqueue(partition, *part) for partition, part in prepared.items()]
+        if failures := await _failures(requests):
+            raise _only_a_part() from failures[0]
+
     def _submit(
-        self, organization: Organization, partition: int, source: Source, readings: list[Reading], arrived_at: int
+        self,
+        organization: Organization,
+        partition: int,
+        source: Source,
+        readings: list[Reading],
+        arrived_at: int,
+        key: IdempotencyKey | None,
     ) -> Request:
         chunk = self._encode(readings)
         lane = self._lane(organization, partition, source)
         self._check_room(lane, len(chunk))
-        return self._enqueue(lane, chunk, len(readings), arrived_at)
+        keyed = None if key is None else key.part(organization.epoch, partition)
+        return self._enqueue(lane, chunk, len(readings), arrived_at, keyed)
 
     def _encode(self, readings: list[Reading]) -> bytes:
         chunk = encode_readings(readings)
@@ -131,15 +183,22 @@ class Lanes:
         if lane.is_full or self._waiting.bytes + size > self._limits.total_waiting_bytes:
             raise Unavailable("too many readings wait for the stream; nothing was stored", retry_after_s=1)
 
-    def _enqueue(self, lane: Lane, chunk: bytes, count: int, arrived_at: int) -> Request:
-        request = Request(chunk, count, arrived_at, self._clock() + self._limits.answer_after_s)
-        self._start(lane, request)
+    def _enqueue(
+        self, lane: Lane, chunk: bytes, count: int, arrived_at: int, keyed: KeyedPart | None = None
+    ) -> Request:
+        now = self._clock()
+        request = Request(chunk, count, arrived_at, now + self._limits.answer_after_s, keyed)
+        self._start(lane, request, now)
         return request
 
-    def _start(self, lane: Lane, request: Request) -> None:
+    def _start(self, lane: Lane, request: Request, now: float) -> None:
         lane.submit(request)
         if lane.task is None:
+            if lane.is_idle(now):
+                # A process that was frozen has not dropped it in time.
+                lane.renew()
             lane.task = self._tasks.spawn(lane.work(), lane.subject)
+        lane.used_at = now
 
     def _lane(self, organization: Organization, partition: int, source: Source) -> Lane:
         key = (organization.epoch, partition, source)
@@ -147,14 +206,17 @@ class Lanes:
         if lane is None:
             subject = readings_subject(organization.id, organization.epoch, partition, source)
             lane = self._lanes[key] = Lane(subject, self._publisher, self._limits, self._metrics, self._waiting)
+            lane.used_at = self._clock()
         return lane
 
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(0.5)
             now = self._clock()
-            for lane in self._lanes.values():
+            for key, lane in list(self._lanes.items()):
                 lane.expire(now)
+                if lane.is_idle(now):
+                    del self._lanes[key]
 
     async def drain(self, deadline_s: float) -> None:
         """Take nothing new, and wait until every lane has sent what it holds; what it can't send is answered."""
@@ -169,3 +231,14 @@ class Lanes:
 
 def _stopping() -> Unavailable:
     return Unavailable("the platform is stopping; nothing was stored", retry_after_s=2)
+
+
+async def _failures(requests: list[Request]) -> list[BaseException]:
+    results = await asyncio.gather(*(request.stored for request in requests), return_exceptions=True)
+    return [result for result in results if isinstance(result, BaseException)]
+
+
+def _only_a_part() -> Unavailable:
+    return Unavailable(
+        "only a part was acknowledged; the outcome is unknown: the readings may be stored", outcome_unknown=True
+    )

@@ -14,6 +14,7 @@ from iotplatform.adapters.redis.counters import Counters
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.idempotency import IdempotencyKey
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.payload import Sender, blame, decode, decode_plainly
 from iotplatform.roles.ingest.receiving import Receiving
@@ -101,10 +102,8 @@ class IngestEndpoint:
         _check_declared_length(headers.get(b"content-length", b""))
         _check_media_type(headers)
         body = await self._read_body(receive)
-        if b"idempotency-key" in headers:
-            raise Rejected("invalid", "Idempotency-Key is not supported yet: leave the header out")
         try:
-            return await self._store(body, sender, arrived_at)
+            return await self._store(body, sender, arrived_at, headers.get(b"idempotency-key"))
         except PlatformError as error:
             if not (isinstance(error, Unavailable) and error.outcome_unknown):
                 await self._count_refused(body, sender)
@@ -130,12 +129,13 @@ class IngestEndpoint:
         finally:
             self.receiving.release(size)
 
-    async def _store(self, body: bytes, sender: Sender | None, arrived_at: int) -> int:
+    async def _store(self, body: bytes, sender: Sender | None, arrived_at: int, given_key: bytes | None) -> int:
         admitted = decode(body, arrived_at=arrived_at, sender=sender)
+        key = None if given_key is None else IdempotencyKey.of(given_key, body, sender.device_id if sender else "")
         organization = await self._directory.organization(admitted.organization_id)
         if organization is None:
             raise Rejected("not_found", f"there is no organization {admitted.organization_id!r}")
-        await self._lanes.store(organization, "http", admitted.readings, arrived_at)
+        await self._lanes.store(organization, "http", admitted.readings, arrived_at, key=key)
         return len(admitted.readings)
 
     async def _count_refused(self, body: bytes, sender: Sender | None) -> None:

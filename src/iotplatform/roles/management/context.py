@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.streams import Streams
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
@@ -31,6 +32,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     latest: LatestValues
     ledger: Callable[[Organization], Awaitable[LedgerEntry]]
     dead_letters: DeadLetters
+    replayer: Replayer
     default_rule: Callable[[str], Rule]
 
     async def organization(self, organization_id: str) -> Organization:

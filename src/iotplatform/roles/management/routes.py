@@ -15,9 +15,10 @@ from iotplatform.roles.management.channels import (
     read_channel,
 )
 from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.dead_letters import list_dead_letters, replay_dead_letters
 from iotplatform.roles.management.deliveries import list_deliveries
 from iotplatform.roles.management.devices import create_device, create_device_of, list_devices, read_device
-from iotplatform.roles.management.ledger import list_dead_letters, read_ledger
+from iotplatform.roles.management.ledger import read_ledger
 from iotplatform.roles.management.organizations import create_organization, list_organizations, read_organization
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, guard_by, look_at
 from iotplatform.roles.management.rules import list_rules, read_rule
@@ -55,6 +56,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         list_latest,
         read_ledger,
         list_dead_letters,
+        replay_dead_letters,
     ]
     return [
         Router(

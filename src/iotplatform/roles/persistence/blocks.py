@@ -16,11 +16,20 @@ Newest = dict[tuple[str, str], tuple[int, int, Value]]
 
 
 class Prepared(msgspec.Struct):
-    """`arrivals` are the blocks' times of arrival with their numbers of readings, for the latency histogram."""
+    """`arrivals` are the blocks' times of arrival with their numbers of readings, for the latency histogram.
+
+    `refusal` is what the database said when it took the readings not all.
+    """
 
     work: PartitionWork
     letters: list[DeadLetter]
     arrivals: list[tuple[int, int]]
+    refusal: str | None = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing has to be done before it can be committed together with others."""
+        return not self.letters and self.refusal is None
 
 
 def prepare(epoch: int, partition: int, before: int, deliveries: Sequence[Delivery]) -> Prepared:

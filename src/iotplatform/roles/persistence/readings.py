@@ -1,4 +1,8 @@
-"""Storing readings: take what waits, keep the latest values, commit, acknowledge."""
+"""Storing readings: take what waits, keep the latest values, commit, acknowledge.
+
+A partition with letters to send, or with readings that the database refuses, is set aside: a task of its own settles
+it, while the others of the batch and every batch after it go on.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.partitions import Partition, PartitionKey, PartitionReaders
 from iotplatform.adapters.nats.reader import Delivery, Reader
-from iotplatform.adapters.nats.readers import Readers
+from iotplatform.adapters.nats.readers import Batch, Readers
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.persistence import PositionMoved, ReadingStore, UnstorableData
 from iotplatform.adapters.redis.latest import LatestValues
@@ -18,6 +22,7 @@ from iotplatform.domain.reading import Reading
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.blocks import Newest, Prepared, newest_of, prepare, reading_letter
+from iotplatform.roles.persistence.letters import LetterSender
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
@@ -27,6 +32,8 @@ log = structlog.get_logger(role="persistence")
 # Two connections commit side by side: while one waits for the disk the other prepares.
 WORKERS: Final = 2
 RETRY_AFTER_S: Final = 1.0
+# Partitions that are settled at a time, each with no more in memory than a reader hands out at once.
+MAX_ASIDE: Final = 16
 
 Part = tuple[Reader, Partition, Delivery, Prepared]
 
@@ -43,7 +50,8 @@ class ReadingWriter:
     ) -> None:
         self.readers = Readers("persistence", connection, metrics)
         self._partitions = PartitionReaders(self.readers, self._acquire)
-        self._dead_letters = dead_letters
+        self._letters = LetterSender(dead_letters)
+        self._aside = 0
         self._store = store
         self._latest = latest
         self._directory = directory
@@ -98,7 +106,7 @@ class ReadingWriter:
             batch = await self.readers.take()
             try:
                 parts = [part for reader, found in batch.items() if (part := self._prepare(reader, found))]
-                while parts:
+                while parts := self._set_aside(parts, batch):
                     try:
                         parts = await self._write(parts)
                         backoff.reset()
@@ -107,6 +115,43 @@ class ReadingWriter:
                         await backoff.wait()
             finally:
                 await self.readers.release(batch)
+
+    def _set_aside(self, parts: list[Part], batch: Batch) -> list[Part]:
+        """The parts that can be committed at once; a reader whose part can't leaves `batch`, to be released later."""
+        clean: list[Part] = []
+        for part in parts:
+            reader, *_, prepared = part
+            if prepared.is_clean:
+                clean.append(part)
+            elif self._aside >= MAX_ASIDE:
+                # Its blocks stay in the stream, not in memory.
+                self.readers.reset(reader, "too many are set aside", after_s=RETRY_AFTER_S)
+            else:
+                del batch[reader]
+                self._aside += 1
+                self._tasks.spawn(self._settle(part), f"settle.{reader.name}")
+        return clean
+
+    async def _settle(self, part: Part) -> None:
+        """One partition's part, until it is committed or somebody else's."""
+        reader, partition, _, prepared = part
+        backoff = Backoff(0.1, 5.0)
+        left = [part]
+        try:
+            while left:
+                try:
+                    if prepared.refusal is not None:
+                        await self._sift(part, prepared.refusal)
+                    # Stored before the position moves.
+                    await self._letters.send(partition.organization, prepared.letters)
+                    left = await self._write(left)
+                    backoff.reset()
+                except Unavailable as error:
+                    log.warning("persistence.waiting", detail=error.detail, reader=reader.name)
+                    await backoff.wait()
+        finally:
+            self._aside -= 1
+            await self.readers.release({reader: []})
 
     def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Part | None:
         partition = self._partitions.of(reader)
@@ -120,13 +165,11 @@ class ReadingWriter:
         return reader, partition, fresh[-1], prepared
 
     async def _write(self, parts: list[Part]) -> list[Part]:
-        """Commit; returns what is left to be tried again.
+        """Commit; returns what is left to be tried again. What the database refuses then says so.
 
         Raises:
             Unavailable: a server is away; all of `parts` are to be tried again.
         """
-        for _, partition, _, prepared in parts:
-            await self._send_letters(partition, prepared)
         await self._keep_latest(parts)
         try:
             await self._store.store([prepared.work for *_, prepared in parts])
@@ -138,7 +181,7 @@ class ReadingWriter:
             return [part for part in parts if part[1].key not in error.partitions]
         except UnstorableData as error:
             if len(parts) == 1:
-                await self._sift(parts[0], str(error))
+                parts[0][-1].refusal = str(error)
                 return parts
             left: list[Part] = []
             for part in parts:
@@ -147,17 +190,6 @@ class ReadingWriter:
         for part in parts:
             await self._committed(part)
         return []
-
-    async def _send_letters(self, partition: Partition, prepared: Prepared) -> None:
-        """The letters are stored before the position moves; one put again has the same id."""
-        organization = partition.organization
-        while prepared.letters:
-            letter = prepared.letters[0]
-            await self._dead_letters.put(organization.id, organization.epoch, "persistence", letter)
-            prepared.letters.pop(0)
-            log.warning(
-                "persistence.dead_lettered", organization=organization.id, letter=letter.id, detail=letter.detail
-            )
 
     async def _keep_latest(self, parts: list[Part]) -> None:
         newest: dict[int, Newest] = {}
@@ -188,6 +220,7 @@ class ReadingWriter:
             prepared.letters.append(reading_letter(partition.number, position, index, reading, detail, now))
         work.readings = [entry for index, entry in enumerate(work.readings) if index not in refused]
         work.dead_lettered += len(refused)
+        prepared.refusal = None
 
     async def _committed(self, part: Part) -> None:
         reader, partition, last, prepared = part

@@ -15,6 +15,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest import lane as lane_module
 from iotplatform.roles.ingest.lane import LaneLimits
 from iotplatform.roles.ingest.lanes import Lanes
+from tests.support.platform import eventually
 
 ONE = Organization("orgA", 7, "A Corp", 1, 0)
 FOUR = Organization("orgB", 8, "B Corp", 4, 0)
@@ -336,6 +337,62 @@ class TestExpiry:
         stream.answer(1)
         await later
         await lanes.drain(1)
+
+
+class TestIdleness:
+    @pytest.fixture
+    async def lanes(self, stream):
+        self.now = 0.0
+        made = Lanes(stream, Metrics(), LaneLimits(idle_s=600.0, answer_after_s=1e9), clock=lambda: self.now)
+        yield made
+        await made.drain(0.01)
+
+    async def send(self, stream, lanes):
+        """Returns the lane id under which it went out."""
+        before = len(stream.published)
+        work = store(lanes, 1)
+        await stream.wait_for(before + 1)
+        stream.answer(before)
+        await work
+        await turns()
+        return stream.headers(before).lane
+
+    async def test_a_lane_that_is_idle_for_too_long_is_dropped(self, stream, lanes):
+        lanes.start()
+        first = await self.send(stream, lanes)
+        self.now = 599.0
+        assert await self.send(stream, lanes) == first
+        self.now = 1_199.0
+        await asyncio.sleep(0.6)
+        assert len(lanes._lanes) == 1
+        self.now = 1_200.0
+
+        async def dropped():
+            return not lanes._lanes
+
+        await eventually(dropped)
+        assert await self.send(stream, lanes) != first
+
+    async def test_a_lane_that_nobody_could_drop_in_time_is_not_used_again(self, stream, lanes):
+        """As after a freeze of the process: the next request is there before the sweep."""
+        first = await self.send(stream, lanes)
+        self.now = 600.5
+        assert await self.send(stream, lanes) != first
+        assert stream.headers(1).number == 1
+
+    async def test_a_lane_that_still_has_something_to_send_is_kept(self, stream, lanes):
+        lanes.start()
+        work = store(lanes, 1)
+        await stream.wait_for(1)
+        self.now = 10_000.0
+        await asyncio.sleep(0.6)
+        later = store(lanes, 2)
+        await turns()
+        stream.answer(0)
+        await stream.wait_for(2)
+        assert (stream.headers(1).lane, stream.headers(1).number) == (stream.headers(0).lane, 2)
+        stream.answer(1)
+        await asyncio.gather(work, later)
 
 
 class TestSeveralPartitions:

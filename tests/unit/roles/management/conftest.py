@@ -10,6 +10,8 @@ import httpx
 import pytest
 from litestar import Litestar
 
+from iotplatform.adapters.nats.dead_letters import LetterPage, PlacedLetter
+from iotplatform.adapters.nats.replay import ReplayResult
 from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
@@ -19,7 +21,7 @@ from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.hosts import HostCheck
 from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS
-from iotplatform.domain.dead_letter import DeadLetter
+from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
@@ -56,8 +58,19 @@ class DeadLetters:
     def __init__(self) -> None:
         self.letters: list[tuple[int, DeadLetter]] = []
 
-    async def list(self, organization: Organization, limit: int, after: int) -> list[tuple[int, DeadLetter]]:
-        return [entry for entry in self.letters if entry[0] > after][:limit]
+    async def page(self, organization: Organization, limit: int, after: int, wanted: LetterFilter) -> LetterPage:
+        self.wanted = wanted
+        found = [PlacedLetter(*entry) for entry in self.letters if entry[0] > after and wanted.matches(entry[1])]
+        return LetterPage(found[:limit], found[limit - 1].place if len(found) > limit else None)
+
+
+class Replayer:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def replay(self, organization: Organization, ids: list[str], now: int) -> list[ReplayResult]:
+        self.asked = ids
+        return [ReplayResult(id_, "refused", "why") if id_ == "bad.1" else ReplayResult(id_, "replayed") for id_ in ids]
 
 
 class Stubs:
@@ -65,6 +78,7 @@ class Stubs:
         self.streams = Streams()
         self.latest = Latest()
         self.dead_letters = DeadLetters()
+        self.replayer = Replayer()
 
     async def ledger(self, organization: Organization) -> LedgerEntry:
         return LedgerEntry(organization.id, 10, 7, 1, 2, 3, 0, balanced=True)
@@ -100,6 +114,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         "latest": stubs.latest,
         "ledger": stubs.ledger,
         "dead_letters": stubs.dead_letters,
+        "replayer": stubs.replayer,
     }
     return ManagementContext(
         database=database,

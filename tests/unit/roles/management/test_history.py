@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from iotplatform.adapters.postgres.connection import Database
-from iotplatform.domain.dead_letter import DeadLetter
+from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
 from iotplatform.domain.timestamps import to_datetime
 from iotplatform.errors import Unavailable
 
@@ -275,7 +275,7 @@ async def test_dead_letters(client: httpx.AsyncClient, org: str, stubs: Any) -> 
     path = f"/organizations/{org}/dead-letters"
     page = (await client.get(f"{path}?limit=2")).json()
     assert page["items"][0] == {
-        "id": "l3",
+        "id": "l3.3",
         "role": "persistence",
         "reason": "unstorable",
         "detail": "why",
@@ -286,8 +286,57 @@ async def test_dead_letters(client: httpx.AsyncClient, org: str, stubs: Any) -> 
         "encoding": "json",
     }
     rest = (await client.get(f"{path}?limit=2&cursor={page['next_cursor']}")).json()
-    assert [item["id"] for item in page["items"] + rest["items"]] == ["l3", "l7", "l9"]
+    assert [item["id"] for item in page["items"] + rest["items"]] == ["l3.3", "l7.7", "l9.9"]
     assert rest["next_cursor"] is None
+
+
+async def test_dead_letters_by_filter(client: httpx.AsyncClient, org: str, stubs: Any) -> None:
+    path = f"/organizations/{org}/dead-letters"
+    query = "role=persistence&reason=unstorable&device_id=a&device_id=b&from=2023-11-14T22:13:20Z&to=1700000001"
+    assert (await client.get(f"{path}?{query}")).status_code == 200
+    assert stubs.dead_letters.wanted == LetterFilter("persistence", "unstorable", ("a", "b"), START, START + 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("role=a.b", "role"),
+        ("role=*", "role"),
+        ("reason=mood", "reason"),
+        ("device_id=%3E", "device_id"),
+        ("from=yesterday", "from"),
+        ("to=-1", "to"),
+        ("until=1", "until"),
+    ],
+)
+async def test_filters_that_are_none(client: httpx.AsyncClient, org: str, query: str, field: str) -> None:
+    answer = await client.get(f"/organizations/{org}/dead-letters?{query}")
+    assert answer.status_code == 422
+    assert [fault["field"] for fault in answer.json()["errors"]] == [field]
+
+
+async def test_replaying_answers_for_each_id(client: httpx.AsyncClient, org: str) -> None:
+    answer = await client.post(f"/organizations/{org}/dead-letters/replay", json={"ids": ["good.2", "bad.1"]})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "items": [
+            {"id": "good.2", "result": "replayed", "detail": None},
+            {"id": "bad.1", "result": "refused", "detail": "why"},
+        ]
+    }
+
+
+@pytest.mark.parametrize("ids", [None, [], [1], [""], "a", ["a"] * 1_001])
+async def test_what_cannot_be_replayed(client: httpx.AsyncClient, org: str, stubs: Any, ids: Any) -> None:
+    answer = await client.post(f"/organizations/{org}/dead-letters/replay", json={"ids": ids})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"].startswith("ids")
+    assert stubs.replayer.asked == []
+
+
+async def test_replaying_letters_of_nobody(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/organizations/unknown/dead-letters/replay", json={"ids": ["a.1"]})
+    assert answer.status_code == 404
 
 
 def test_the_start_is_what_it_is_taken_for() -> None:

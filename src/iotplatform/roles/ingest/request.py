@@ -1,0 +1,74 @@
+"""A request's part in a lane, and how it is told of its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from iotplatform.errors import PlatformError
+from iotplatform.roles.ingest.idempotency import KeyedPart
+
+
+class Request:
+    """One request's part in a lane; `stored` resolves when the stream has it. With `keyed` it is a block of its own."""
+
+    __slots__ = ("arrived_at", "chunk", "count", "deadline", "keyed", "stored")
+
+    def __init__(
+        self, chunk: bytes, count: int, arrived_at: int, deadline: float, keyed: KeyedPart | None = None
+    ) -> None:
+        self.chunk = chunk
+        self.count = count
+        self.arrived_at = arrived_at
+        self.deadline = deadline
+        self.keyed = keyed
+        self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_settled(self) -> bool:
+        """It has been answered, or its sender is gone."""
+        return self.stored.done()
+
+    def succeed(self) -> None:
+        if not self.stored.done():
+            self.stored.set_result(None)
+
+    def fail(self, error: PlatformError) -> None:
+        if not self.stored.done():
+            self.stored.set_exception(error)
+
+
+class DirectRequest(Request):
+    """A request that is answered by a call at once: no future, and no turn of the event loop in between."""
+
+    __slots__ = ("_answer", "_settled")
+
+    def __init__(  # not the ordinary one's, whose future is what is saved here
+        self,
+        chunk: bytes,
+        count: int,
+        arrived_at: int,
+        deadline: float,
+        answer: Callable[[PlatformError | None], None],
+    ) -> None:
+        self.chunk = chunk
+        self.count = count
+        self.arrived_at = arrived_at
+        self.deadline = deadline
+        self.keyed = None
+        self._answer = answer
+        self._settled = False
+
+    @property
+    def is_settled(self) -> bool:
+        return self._settled
+
+    def succeed(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self._answer(None)
+
+    def fail(self, error: PlatformError) -> None:
+        if not self._settled:
+            self._settled = True
+            self._answer(error)
