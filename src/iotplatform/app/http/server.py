@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from iotplatform.app.http.protocol import Protocol
 from iotplatform.errors import ConfigError
 
 BACKLOG: Final = 2_048
@@ -74,7 +75,7 @@ class HttpServer:
             lifespan="off",
             interface="asgi3",
             proxy_headers=False,
-            http="httptools",
+            http=Protocol,
             ws="none",
             log_config=None,
             access_log=False,
