@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TextIO
+
 from iotplatform.app.runtime_file import RuntimeFile
 from iotplatform.app.settings import Settings
 
@@ -29,6 +31,12 @@ def banner(file: RuntimeFile, settings: Settings, took_s: float) -> str:
             f"  curl {file.management}/organizations/orgA/telemetry/latest",
         ]
     return "\n".join(lines)
+
+
+def show(text: str, out: TextIO) -> None:
+    """Write it in one piece, its line end too: log lines come out of another thread and must not get in between."""
+    out.write(f"{text}\n")
+    out.flush()
 
 
 def _auth_mode(settings: Settings) -> str:

@@ -17,7 +17,7 @@ from iotplatform.app.health import Health, loop_lag
 from iotplatform.app.http.apps import operations_app
 from iotplatform.app.http.server import HttpServer, bind, url_of
 from iotplatform.app.resources import Resources, open_resources
-from iotplatform.app.roles import Assembly, assemble
+from iotplatform.app.roles import Assembly, assemble, configured_keys
 from iotplatform.app.runtime_file import RuntimeFile, remove_runtime_file
 from iotplatform.app.settings import Listener, RoleName, Settings
 from iotplatform.observability.metrics import Metrics
@@ -50,6 +50,9 @@ class Platform:
             TaskDied: a role or a connection's keeper has ended by itself.
         """
         began = time.monotonic()
+        if "management" in self._roles:
+            # Looked at again when they are used; here so that a wrong key ends in one line at once.
+            configured_keys(self._settings)
         async with AsyncExitStack() as stack:
             data = await asyncio.to_thread(DataDirectory.open, self._settings.data_path)
             stack.push_async_callback(asyncio.to_thread, data.close)

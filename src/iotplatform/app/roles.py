@@ -122,12 +122,23 @@ async def assemble(
 
 async def _signing_keys(settings: Settings, data: DataDirectory, resources: Resources) -> SigningKeys:
     """The public halves go to PostgreSQL, where every process that verifies finds them."""
-    text = settings.auth.signing_keys or data.secret("signing_keys.pem", SigningKeys.make_pem)
-    end = "-----END PRIVATE KEY-----"
-    pems = [f"{part.strip()}\n{end}\n" for part in text.split(end) if part.strip()]
-    keys = SigningKeys.load(pems)
+    keys = configured_keys(settings) or _load_keys(data.secret("signing_keys.pem", SigningKeys.make_pem))
     await register_keys(resources.database, keys.public_pems)
     return keys
+
+
+def configured_keys(settings: Settings) -> SigningKeys | None:
+    """The keys that the settings give; None when they leave that to us.
+
+    Raises:
+        ConfigError: one can't sign device tokens.
+    """
+    return _load_keys(settings.auth.signing_keys) if settings.auth.signing_keys else None
+
+
+def _load_keys(text: str) -> SigningKeys:
+    end = "-----END PRIVATE KEY-----"
+    return SigningKeys.load([f"{part.strip()}\n{end}\n" for part in text.split(end) if part.strip()])
 
 
 def allowed_hosts(settings: Settings) -> list[str]:

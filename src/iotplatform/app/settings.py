@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ import msgspec
 
 from iotplatform.adapters.embedded import EmbeddedSettings
 from iotplatform.adapters.mail.settings import MailSettings
+from iotplatform.domain.identifiers import sensor_fault
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
 from iotplatform.errors import ConfigError
 from iotplatform.observability.logs import Format, Level
@@ -18,6 +20,7 @@ from iotplatform.observability.logs import Format, Level
 RoleName = Literal["management", "ingest", "analysis", "notification", "persistence"]
 ROLES: Final[tuple[RoleName, ...]] = ("management", "ingest", "analysis", "notification", "persistence")
 DEFAULT_DATA_DIR: Final = ".iotplatform"
+_CENTURY_S: Final = 100 * 366 * 86_400
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 _SCHEMES: Final = {
@@ -58,8 +61,8 @@ class Server(Section, frozen=True):
 
 
 class Streams(Section, frozen=True):
-    keep_s: Annotated[float, msgspec.Meta(ge=0)] = 3_600
-    max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 1 << 30
+    keep_s: Annotated[float, msgspec.Meta(ge=0, le=_CENTURY_S)] = 3_600
+    max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=(1 << 63) - 1)] = 1 << 30
 
 
 class Embedded(Section, frozen=True):
@@ -175,6 +178,10 @@ class Settings(Section, frozen=True):
             if url is not None:
                 _check_url(name, url)
         _ = self.mail_settings, self.embedded_settings
+        if not self.data_dir:
+            raise ConfigError("data_dir is empty: name a directory, or leave it out for ./.iotplatform")
+        if self.nats.replicas > 1 and self.nats.url is None:
+            raise ConfigError("nats.replicas: the embedded NATS is one server: leave it 1, or set nats.url")
         if self.influx.url is not None:
             raise ConfigError("influx.url: storing in InfluxDB is not built yet; leave it unset to store in PostgreSQL")
         if self.tls.cert is not None or self.tls.key is not None:
@@ -185,7 +192,15 @@ class Settings(Section, frozen=True):
         taken = [port for port in ports if port]
         if len(taken) != len(set(taken)):
             raise ConfigError("ingest.port, management.port and operations.port must differ")
+        self._check_default_rule()
         self._check_loopback()
+
+    def _check_default_rule(self) -> None:
+        rule = self.analysis.default_rule
+        if fault := sensor_fault(rule.sensor):
+            raise ConfigError(f"analysis.default_rule.sensor: {fault}")
+        if not math.isfinite(rule.value):
+            raise ConfigError("analysis.default_rule.value: must be a finite number")
 
     def _check_loopback(self) -> None:
         if self.auth.mode == "open":

@@ -12,7 +12,7 @@ from contextlib import suppress
 import structlog
 import uvloop
 
-from iotplatform.app.banner import banner
+from iotplatform.app.banner import banner, show
 from iotplatform.app.platform import Platform
 from iotplatform.app.runtime_file import RuntimeFile
 from iotplatform.app.settings import ROLES, RoleName, Settings, parse_roles
@@ -73,7 +73,7 @@ async def _run(settings: Settings, roles: frozenset[RoleName], metrics: Metrics)
         # For people. Where nobody reads along, standard output carries nothing but log lines.
         out = sys.stdout if sys.stdout.isatty() else sys.stderr
         with suppress(OSError):
-            print(banner(file, settings, took_s), file=out, flush=True)
+            show(banner(file, settings, took_s), out)
 
     try:
         await platform.run(ready)

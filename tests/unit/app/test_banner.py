@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 
-from iotplatform.app.banner import banner
+from iotplatform.app.banner import banner, show
 from iotplatform.app.runtime_file import RuntimeFile
 from iotplatform.app.settings import Auth, Settings
 from iotplatform.roles.ingest.payload import decode
@@ -51,6 +52,24 @@ def test_three_commands_that_can_be_typed():
     assert "Content-Type: application/json" in make
     assert "Content-Type: application/json" in ingest
     assert look == ["curl", "http://127.0.0.1:18081/organizations/orgA/telemetry/latest"]
+
+
+class Terminal(io.RawIOBase):
+    def __init__(self):
+        self.pieces = []
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.pieces.append(bytes(data).decode())
+        return len(data)
+
+
+def test_no_log_line_can_get_into_it():
+    terminal = Terminal()
+    show("first\nlast", io.TextIOWrapper(io.BufferedWriter(terminal), line_buffering=True))
+    assert terminal.pieces == ["first\nlast\n"]
 
 
 def test_what_this_process_does_not_run_is_not_offered():

@@ -6,6 +6,7 @@ import pytest
 
 from iotplatform.app.settings import (
     ROLES,
+    Analysis,
     Auth,
     DefaultRule,
     Embedded,
@@ -118,6 +119,28 @@ class TestPorts:
 
     def test_the_ports_of_the_embedded_nats(self):
         assert "embedded.nats_port" in problem(embedded=Embedded(nats_port=8222))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"analysis": Analysis(DefaultRule(value=float("nan")))}, "analysis.default_rule.value"),
+        ({"analysis": Analysis(DefaultRule(value=float("inf")))}, "analysis.default_rule.value"),
+        ({"analysis": Analysis(DefaultRule(sensor=""))}, "analysis.default_rule.sensor"),
+        ({"analysis": Analysis(DefaultRule(sensor="a\nb"))}, "analysis.default_rule.sensor"),
+        ({"nats": Nats(replicas=3)}, "nats.replicas"),
+    ],
+)
+def test_what_could_never_work_is_refused(settings, name):
+    assert problem(**settings).startswith(f"{name}: ")
+
+
+def test_several_copies_on_a_cluster_of_ones_own():
+    Settings(nats=Nats(url="nats://a,b,c", replicas=3)).check()
+
+
+def test_an_empty_name_is_not_the_current_directory():
+    assert problem(data_dir="").startswith("data_dir ")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from iotplatform.app.http.problems import problem_response
+from iotplatform.app.http.protocol import Protocol as HttpProtocol
 from iotplatform.errors import PlatformError
 from iotplatform.roles.ingest.receiving import Receiving
 from iotplatform.roles.ingest.routes import MAX_BODY_BYTES, overloaded
@@ -117,8 +118,8 @@ class Exchange:
         protocol.on_response_complete()
 
 
-class HotProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol with the short way. `hot_paths` (by port) belong to a subclass, which the server makes."""
+class HotProtocol(HttpProtocol):
+    """The protocol with the short way. `hot_paths` (by port) belong to a subclass, which the server makes."""
 
     hot_paths: ClassVar[dict[int, HotPath]] = {}
     joined_heads: ClassVar[dict[str, tuple[object, bytes]]] = {}
@@ -149,6 +150,7 @@ class HotProtocol(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
             and (length := hot.length_of(self.headers))
         ):
+            self.end_head()
             exchange = Exchange(self, length, keep_alive=self.parser.should_keep_alive())
             self.cycle = exchange  # type: ignore[assignment]
             if hot.receiving.reserve(length):

@@ -112,7 +112,27 @@ class _Document(JsonRenderPlugin):
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         paths = {path: _with_problem(item) for path, item in (openapi_schema.get("paths") or {}).items()}
-        return super().render(request, {**openapi_schema, "paths": {**paths, **self._paths}})
+        return super().render(request, {**_mended(openapi_schema), "paths": {**_mended(paths), **self._paths}})
+
+
+def _mended(node: Any) -> Any:
+    r"""What Litestar says wrongly of our types, put right all over a document.
+
+    It takes the `...` of `tuple[X, ...]` for one more type, which anything matches; and it passes on the `\Z` that ends
+    Python's patterns, which those of JSON Schema read as the letter.
+    """
+    if isinstance(node, list):
+        return [_mended(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    mended = {key: _mended(part) for key, part in node.items()}
+    if isinstance(pattern := mended.get("pattern"), str) and pattern.endswith("\\Z"):
+        mended["pattern"] = pattern.removesuffix("\\Z") + "$"
+    match mended.get("oneOf"):
+        case [{**only}, {**nothing}] if only and not nothing:
+            del mended["oneOf"]
+            mended |= only
+    return mended
 
 
 def _with_problem(item: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any, Final
 import uvicorn
 
 from iotplatform.app.http.hot_path import HotPath, HotProtocol
-from iotplatform.errors import ConfigError
+from iotplatform.app.http.problems import send_problem
+from iotplatform.errors import ConfigError, Unavailable
 
 BACKLOG: Final = 2_048
 DRAIN_S: Final = 20
@@ -97,7 +98,17 @@ class HttpServer:
         self._server = _Server(config)
 
     async def _switch(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._by_port[scope["server"][1]](scope, receive, send)
+        try:
+            await self._by_port[scope["server"][1]](scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._server.should_exit:
+                raise
+            # The drain is over, and this one was not: its body never came to an end, or its work did not.
+            cut_off = Unavailable(
+                "the platform is stopping, and the outcome of the request is unknown", outcome_unknown=True
+            )
+            with contextlib.suppress(RuntimeError):  # its answer had begun
+                await send_problem(cut_off, send)
 
     async def run(self) -> None:
         """Serve until `stop`; returns when every request that was taken has been answered."""

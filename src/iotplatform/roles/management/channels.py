@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 from litestar import Response, delete, get, post, put
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from iotplatform.adapters.postgres import channels
@@ -110,7 +111,7 @@ async def read_channel(
     return found
 
 
-@put("/organizations/{org:str}/channels/{channel:str}")
+@put("/organizations/{org:str}/channels/{channel:str}", responses={201: ResponseSpec(Channel, description="made")})
 async def put_channel(
     org: FromPath[str],
     channel: FromPath[str],

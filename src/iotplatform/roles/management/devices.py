@@ -21,6 +21,7 @@ from iotplatform.roles.management.parameters import check_text
 from iotplatform.roles.management.tokens import NewCredential
 
 MAX_METADATA_BYTES: Final = 16 * 1024
+MAX_METADATA_DEPTH: Final = 32
 # Beyond this PostgreSQL gives back a whole number that JSON for others can't hold.
 _NUMBERS_BELOW: Final = 1 << 63
 
@@ -134,15 +135,19 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
         raise Rejected("invalid", "the body is not valid", faults=(Fault(fault, field="metadata"),))
 
 
-def _metadata_fault(value: Any) -> str | None:
+def _metadata_fault(value: Any, depth: int = 0) -> str | None:
+    # Python's own bound on recursion would end in a 500, here or when it is read again.
+    if depth > MAX_METADATA_DEPTH:
+        return f"must not be nested deeper than {MAX_METADATA_DEPTH} levels"
     match value:
         case str():
             return "must not contain the character NUL" if "\x00" in value else None
         case int() | float():
             return None if abs(value) < _NUMBERS_BELOW else "must not contain numbers of 2^63 and beyond"
         case dict():
-            return next((fault for each in (*value, *value.values()) if (fault := _metadata_fault(each))), None)
+            parts = (*value, *value.values())
+            return next((fault for each in parts if (fault := _metadata_fault(each, depth + 1))), None)
         case list():
-            return next((fault for each in value if (fault := _metadata_fault(each))), None)
+            return next((fault for each in value if (fault := _metadata_fault(each, depth + 1))), None)
         case _:
             return None

@@ -13,6 +13,13 @@ from iotplatform.roles.management.context import ManagementContext
 YEAR_S = 365 * 24 * 3600
 
 
+def nested(levels: int) -> list[Any]:
+    inner: list[Any] = []
+    for _ in range(levels):
+        inner = [inner]
+    return inner
+
+
 async def test_a_device_by_the_alias(client: httpx.AsyncClient, org: str, context: ManagementContext) -> None:
     answer = await client.post("/devices", json={"organization_id": org, "name": "Temp Sensor 1"})
     assert answer.status_code == 201
@@ -63,6 +70,7 @@ async def test_ids_belong_to_their_organization(client: httpx.AsyncClient, org: 
         ({"metadata": {"a": 10**40}}, "metadata"),
         ({"metadata": {"a": 1e300}}, "metadata"),
         ({"metadata": {"a": "x" * 20_000}}, "metadata"),
+        pytest.param({"metadata": {"a": nested(900)}}, "metadata", id="nested deeply"),
         ({"token": "x"}, "token"),
     ],
 )

@@ -203,5 +203,12 @@ async def test_the_document(client: httpx.AsyncClient) -> None:
         for operation in item.values():
             assert "application/problem+json" in operation["responses"]["default"]["content"], path
             assert all(status < "300" or status == "default" for status in operation["responses"]), path
+    assert set(document["paths"]["/organizations/{org}/channels/{channel}"]["put"]["responses"]) > {"200", "201"}
+    schemas = document["components"]["schemas"]
+    assert schemas["NewDevice"]["properties"]["tags"]["items"] == {"type": "string"}
+    # As any JSON Schema reads it: `\\Z`, with which Python ends a pattern, is a letter there.
+    assert schemas["NewOrganization"]["properties"]["id"]["pattern"] == "^[A-Za-z0-9_-]{1,64}$"
+    assert "{}]" not in answer.text
+    assert "\\Z" not in answer.text
     assert "cdn" not in answer.text
     problem(await client.get("/schema/swagger"), 404)
