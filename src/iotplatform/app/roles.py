@@ -16,6 +16,7 @@ from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.ledger import Ledger
+from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -36,6 +37,7 @@ from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.readings import ReadingWriter
 from iotplatform.roles.persistence.role import PersistenceRole
+from iotplatform.roles.persistence.suspects import Suspects
 
 
 class Role(Protocol):
@@ -80,7 +82,8 @@ async def assemble(
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
         store = await ReadingStore.open(resources.urls.postgres)
         stack.push_async_callback(store.close)
-        writer = ReadingWriter(connection, dead_letters, store, latest, directory, metrics)
+        suspects = Suspects(PartitionTries(resources.database), one_suspect)
+        writer = ReadingWriter(connection, dead_letters, store, latest, directory, suspects, metrics)
         alarms = AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics)
         made.roles.append(PersistenceRole(writer, alarms, Trimmer(connection, settings.streams.keep_s), directory))
         made.readers += [writer.readers, alarms.readers]

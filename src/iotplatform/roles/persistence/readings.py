@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import structlog
@@ -10,14 +11,16 @@ from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.partitions import Partition, PartitionKey, PartitionReaders
 from iotplatform.adapters.nats.reader import Delivery, Reader
-from iotplatform.adapters.nats.readers import Readers
+from iotplatform.adapters.nats.readers import Batch, Readers
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.persistence import PositionMoved, ReadingStore, UnstorableData
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.persistence.alone import AloneWriter, Part
 from iotplatform.roles.persistence.blocks import Newest, Prepared, newest_of, prepare, reading_letter
+from iotplatform.roles.persistence.suspects import Suspects
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
@@ -27,8 +30,7 @@ log = structlog.get_logger(role="persistence")
 # Two connections commit side by side: while one waits for the disk the other prepares.
 WORKERS: Final = 2
 RETRY_AFTER_S: Final = 1.0
-
-Part = tuple[Reader, Partition, Delivery, Prepared]
+HALTED_FOR_S: Final = 2.0
 
 
 class ReadingWriter:
@@ -39,6 +41,7 @@ class ReadingWriter:
         store: ReadingStore,
         latest: LatestValues,
         directory: Directory,
+        suspects: Suspects,
         metrics: Metrics,
     ) -> None:
         self.readers = Readers("persistence", connection, metrics)
@@ -47,8 +50,10 @@ class ReadingWriter:
         self._store = store
         self._latest = latest
         self._directory = directory
+        self._suspects = suspects
         self._metrics = metrics
         self._positions: dict[PartitionKey, int] = {}
+        self._alone = AloneWriter(suspects, self._write, self._positions)
         self._tasks = Tasks("persistence.readings")
 
     async def start(self) -> None:
@@ -65,6 +70,11 @@ class ReadingWriter:
     async def stop(self) -> None:
         await self._tasks.stop()
         await self.readers.stop()
+        await self._suspects.let_go()
+
+    async def let_go(self, keys: Collection[PartitionKey]) -> None:
+        """Of partitions whose readers are removed and handed out no longer: their next holder suspects nothing."""
+        await self._suspects.let_go(keys)
 
     def _follow(self) -> None:
         organizations = self._directory.organizations()
@@ -72,11 +82,20 @@ class ReadingWriter:
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._positions if key[0] not in epochs]:
             del self._positions[key]
+        self._suspects.forget(epochs)
 
     async def _acquire(self, partition: Partition) -> int:
-        epoch = partition.organization.epoch
-        await self.fill_latest(epoch)
-        position = await self._store.position(epoch, partition.number)
+        try:
+            return await self._take_hold(partition)
+        except Unavailable:
+            raise
+        except Exception as error:  # a fault of ours: it halts this partition and nobody else's
+            log.exception("persistence.not_acquired", **_names(partition))
+            raise Unavailable(f"the partition can't be acquired: {error!r}") from error
+
+    async def _take_hold(self, partition: Partition) -> int:
+        await self.fill_latest(partition.organization.epoch)
+        position = await self._suspects.acquire(partition)
         if position is None:
             raise Unavailable(
                 f"organization {partition.organization.id} has no partition {partition.number} (any more)"
@@ -97,16 +116,65 @@ class ReadingWriter:
         while True:
             batch = await self.readers.take()
             try:
-                parts = [part for reader, found in batch.items() if (part := self._prepare(reader, found))]
-                while parts:
-                    try:
-                        parts = await self._write(parts)
-                        backoff.reset()
-                    except Unavailable as error:
-                        log.warning("persistence.waiting", detail=error.detail)
-                        await backoff.wait()
+                await self._write_all(await self._prepare_all(batch), backoff)
             finally:
                 await self.readers.release(batch)
+
+    async def _prepare_all(self, batch: Batch) -> list[Part]:
+        """Partitions whose blocks are taken up alone leave the batch for tasks of their own."""
+        parts: list[Part] = []
+        for reader, deliveries in list(batch.items()):
+            partition = self._partitions.of(reader)
+            if partition is not None and self._suspects.is_careful(partition.key):
+                del batch[reader]
+                self._tasks.spawn(self._handle_alone(reader, partition, deliveries), f"careful.{reader.name}")
+                continue
+            try:
+                part = self._prepare(reader, deliveries)
+            except Exception:
+                log.exception("persistence.failed", reader=reader.name)
+                await self._halt(reader)
+            else:
+                parts += [part] if part else []
+        return parts
+
+    async def _write_all(self, parts: list[Part], backoff: Backoff) -> None:
+        """Until everything is committed; an outage is waited out, and what fails by itself halts its own partition."""
+        while parts:
+            try:
+                parts = await self._write(parts)
+                backoff.reset()
+            except Unavailable as error:
+                log.warning("persistence.waiting", detail=error.detail)
+                await backoff.wait()
+            except Exception:
+                if len(parts) == 1:
+                    log.exception("persistence.failed", **_names(parts[0][1]))
+                    await self._halt(parts[0][0])
+                    return
+                log.warning("persistence.split", parts=len(parts), exc_info=True)
+                for part in parts:
+                    await self._write_all([part], backoff)
+                return
+
+    async def _handle_alone(self, reader: Reader, partition: Partition, deliveries: list[Delivery]) -> None:
+        try:
+            await self._alone.store(reader, partition, deliveries)
+        except PositionMoved as error:
+            log.warning("persistence.fenced", detail=str(error))
+            self.readers.reset(reader, "fenced", after_s=RETRY_AFTER_S)
+        except Exception:
+            log.exception("persistence.failed", **_names(partition))
+            await self._halt(reader)
+        finally:
+            await self.readers.release({reader: []})
+
+    async def _halt(self, reader: Reader) -> None:
+        """For a while, back to the stored position; and it is counted."""
+        partition = self._partitions.of(reader)
+        if partition is not None:
+            await self._suspects.failed(partition.key)
+        self.readers.reset(reader, "failed", after_s=HALTED_FOR_S)
 
     def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Part | None:
         partition = self._partitions.of(reader)
@@ -208,3 +276,7 @@ class ReadingWriter:
             position=work.after,
             readings=len(work.readings),
         )
+
+
+def _names(partition: Partition) -> dict[str, str | int]:
+    return {"organization": partition.organization.id, "partition": partition.number}
