@@ -52,9 +52,16 @@ class Platform:
         self._readers: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def start(cls, data_dir: Path, *arguments: str, strict: bool = True, **settings: str) -> Self:
-        """Returns when it is ready."""
-        program = ["-m", "tests.support.strict_main"] if strict else ["-m", "iotplatform"]
+    async def start(
+        cls,
+        data_dir: Path,
+        *arguments: str,
+        strict: bool = True,
+        main: str = "tests.support.strict_main",
+        **settings: str,
+    ) -> Self:
+        """Returns when it is ready. `main` is the module that runs it, unless it is to be the plain program."""
+        program = ["-m", main] if strict else ["-m", "iotplatform"]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *program,

@@ -85,8 +85,12 @@ async def test_a_killed_redis_has_lost_nothing(platform: Platform, load: Load) -
 
 
 @pytest.mark.timeout(400)
-async def test_redis_and_the_platform_are_lost_together(platform: Platform, load: Load, tmp_path: Path) -> None:
-    await load.more(200)
+async def test_redis_and_the_platform_are_lost_together(tmp_path: Path) -> None:
+    platform = await Platform.start(tmp_path / "data")
+    load = Load(platform.urls["ingest"], ORGANIZATIONS, devices=6, seed=SEED)
+    await load.prepare(platform)
+    load.start()
+    await load.more(500)
     await load.stop()
     await flush(platform)
     await platform.kill()
