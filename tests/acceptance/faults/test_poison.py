@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import signal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.platform import Platform, eventually
@@ -93,27 +93,22 @@ async def test_a_block_that_kills_its_process_costs_a_few_restarts(
             platform = await Platform.start(tmp_path / "data", main="tests.support.poison_main")
         except AssertionError:
             continue  # it did not even get ready
-        settled = asyncio.ensure_future(eventually(lambda: _settled_or_gone(platform), within_s=120))
-        ended = asyncio.ensure_future(platform.process.wait())
-        await asyncio.wait({settled, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await eventually(lambda platform=platform: settled_or_ended(platform), within_s=120)
         if platform.process.returncode is None:
             break
-        assert platform.process.returncode == -9, platform.tail()
-        settled.cancel()
-        await asyncio.wait({settled})
+        assert platform.process.returncode == -signal.SIGKILL, platform.tail()
     else:
         raise AssertionError(f"still dying after {MOST_RESTARTS} restarts: {platform.tail()}")
-    ended.cancel()
-    await settled
     await assert_settled(platform)
     assert await platform.stop() == 0, platform.tail()
 
 
-async def _settled_or_gone(platform: Platform) -> bool:
-    """The process may die while it is asked."""
-    with contextlib.suppress(Exception):
+async def settled_or_ended(platform: Platform) -> bool:
+    """The process may end while it is asked."""
+    try:
         return await is_settled(platform)
-    return False
+    except (httpx.HTTPError, ValueError):
+        return platform.process.returncode is not None
 
 
 @pytest.mark.timeout(400)

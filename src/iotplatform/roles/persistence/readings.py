@@ -31,6 +31,8 @@ log = structlog.get_logger(role="persistence")
 WORKERS: Final = 2
 RETRY_AFTER_S: Final = 1.0
 HALTED_FOR_S: Final = 2.0
+# Twice what a command may take in PostgreSQL: no commit of before is under way any more.
+SETTLED_AFTER_S: Final = 60
 
 
 class ReadingWriter:
@@ -104,12 +106,20 @@ class ReadingWriter:
         return position
 
     async def fill_latest(self, epoch: int) -> None:
-        """Make Redis complete again after it was emptied; what is written meanwhile keeps what is newer."""
-        if not await self._latest.is_complete(epoch):
-            newest = await self._store.newest(epoch)
-            if newest:
-                await self._latest.keep({epoch: newest})
-            await self._latest.mark_complete(epoch)
+        """Make Redis complete again after it was emptied; what is written meanwhile keeps what is newer.
+
+        Not at once: a commit may be under way whose values went into the old Redis and are not in the store yet.
+        """
+        if await self._latest.is_complete(epoch):
+            return
+        now = now_us()
+        since = await self._latest.incomplete_since(epoch, now)
+        if now - since < SETTLED_AFTER_S * 1_000_000:
+            return
+        newest = await self._store.newest(epoch)
+        if newest:
+            await self._latest.keep({epoch: newest})
+        await self._latest.mark_complete(epoch, since)
 
     async def _run(self) -> None:
         backoff = Backoff(0.1, 5.0)

@@ -169,7 +169,9 @@ def test_an_alarm_of_which_nothing_is_kept_is_active_with_its_id():
     run = Undisturbed(rule(raise_after=1))
     run.feed(block(1, 90.0))
     (episode,) = run.episodes()
-    assert restored(run, [], 500, 700) == {KEY: {"default": RuleState(alarm_id=episode.alarm_id, evidence=((1, 90.0),))}}
+    assert restored(run, [], 500, 700) == {
+        KEY: {"default": RuleState(alarm_id=episode.alarm_id, evidence=((1, 90.0),))}
+    }
 
 
 def test_what_the_history_does_not_know_is_dropped():
