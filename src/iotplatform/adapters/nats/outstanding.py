@@ -9,9 +9,10 @@ import time
 from typing import Final
 
 from iotplatform.adapters.nats import subjects
-from iotplatform.adapters.nats.api import JetStreamApi
+from iotplatform.adapters.nats.api import ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.streams import NOTIFICATION_ROLES
+from iotplatform.errors import Unavailable
 
 SHARE: Final = 10_000
 LOOK_EVERY_S: Final = 0.5
@@ -50,7 +51,10 @@ class OutstandingTransitions:
         return self.of(epoch) >= self._share
 
     async def _floor(self, consumer: str) -> int:
-        answer = await self._api.call(f"CONSUMER.INFO.{subjects.NOTIFICATIONS}.{consumer}")
+        try:
+            answer = await self._api.call(f"CONSUMER.INFO.{subjects.NOTIFICATIONS}.{consumer}")
+        except ApiError as error:  # it is being made again
+            raise Unavailable(str(error)) from error
         return int(answer["ack_floor"]["stream_seq"])
 
     def _handled(self, floor: int) -> None:

@@ -175,5 +175,5 @@ class Holdings:
     def bound_cache(self) -> None:
         if self._cached_series > MAX_CACHED_SERIES:
             for held in self._held.values():
-                held.states.clear()
+                held.states = {}  # what is being evaluated just now keeps its own
             self._cached_series = 0

@@ -20,6 +20,7 @@ from iotplatform.roles.analysis.evaluator import (
     DecodedBlock,
     Evaluation,
     Outcome,
+    SeriesStates,
     evaluate_in_slices,
     unpack_states,
     wanted_series,
@@ -33,7 +34,7 @@ log = structlog.get_logger(role="analysis")
 
 
 class Work(msgspec.Struct):
-    """One partition's share of a batch. `wanted` are the series that its rules look at."""
+    """One partition's share of a batch. `wanted` are the series that its rules look at, `states` holds those and others."""
 
     reader: Reader
     partition: Partition
@@ -42,6 +43,7 @@ class Work(msgspec.Struct):
     index: RuleIndex
     blocks: list[DecodedBlock] = msgspec.field(default_factory=list)
     wanted: set[bytes] = msgspec.field(default_factory=set)
+    states: dict[bytes, SeriesStates] = msgspec.field(default_factory=dict)
     outcome: Outcome = msgspec.field(default_factory=Outcome)
     encoded: list[bytes] = msgspec.field(default_factory=list)
 
@@ -85,18 +87,20 @@ class Workbench:
 
     async def load_states(self, work: Sequence[Work]) -> None:
         self._holdings.bound_cache()
-        missing = [(part.held, list(part.wanted - part.held.states.keys())) for part in work]
-        missing = [(held, keys) for held, keys in missing if keys]
+        for part in work:
+            part.states = part.held.states
+        missing = [(part, list(part.wanted - part.states.keys())) for part in work]
+        missing = [(part, keys) for part, keys in missing if keys]
         if not missing:
             return
-        loaded = await self._store.load([(held.hold, keys) for held, keys in missing])
-        for (held, keys), packed in zip(missing, loaded, strict=True):
-            held.states.update(zip(keys, map(unpack_states, packed), strict=True))
+        loaded = await self._store.load([(part.held.hold, keys) for part, keys in missing])
+        for (part, keys), packed in zip(missing, loaded, strict=True):
+            part.states.update(zip(keys, map(unpack_states, packed), strict=True))
             self._holdings.cached(len(keys))
             await self._pace.done(len(keys))
 
     async def evaluate(self, part: Work) -> None:
-        evaluation = Evaluation(part.partition.organization, part.index, part.held.states)
+        evaluation = Evaluation(part.partition.organization, part.index, part.states)
         part.outcome = await evaluate_in_slices(evaluation, part.blocks, self._pace)
         for transition in part.outcome.transitions:
             part.encoded.append(encode_transition(transition))
