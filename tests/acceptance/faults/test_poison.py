@@ -48,6 +48,11 @@ async def get(platform: Platform, path: str) -> Any:
         return (await client.get(f"/organizations/{path}")).json()
 
 
+async def state_of(platform: Platform) -> list[Any]:
+    paths = ("ledger", "dead-letters", "alarms")
+    return [await get(platform, f"{name}/{path}") for name in ("poisoned", "healthy") for path in paths]
+
+
 async def is_settled(platform: Platform) -> bool:
     entry = await get(platform, "poisoned/ledger")
     healthy = await get(platform, "healthy/ledger")
@@ -93,7 +98,10 @@ async def test_a_block_that_kills_its_process_costs_a_few_restarts(
             platform = await Platform.start(tmp_path / "data", main="tests.support.poison_main")
         except AssertionError:
             continue  # it did not even get ready
-        await eventually(lambda platform=platform: settled_or_ended(platform), within_s=120)
+        try:
+            await eventually(lambda platform=platform: settled_or_ended(platform), within_s=120)
+        except TimeoutError:
+            raise AssertionError(f"{await state_of(platform)}: {platform.tail()}") from None
         if platform.process.returncode is None:
             break
         assert platform.process.returncode == -signal.SIGKILL, platform.tail()

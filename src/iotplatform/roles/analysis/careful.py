@@ -42,7 +42,8 @@ class CarefulWork:
         """
         async with self._one_suspect:
             tries = await self._store.suspect(held.hold, delivery.sequence)
-            if tries >= MAX_TRIES:
+            is_given_up = tries >= MAX_TRIES
+            if is_given_up:
                 await self._give_up(partition, delivery, tries)
                 part = await self._bench.begin(reader, partition, held, delivery)
             else:
@@ -54,6 +55,10 @@ class CarefulWork:
             if failure is not None:
                 raise failure
             held.suspect = 0
+            if is_given_up:
+                headers = BlockHeaders.decode(delivery.headers)
+                self._bench.count_unused(partition, headers.count if headers else 0)
+                await self._bench.keep_counts()
         return part
 
     async def _give_up(self, partition: Partition, delivery: Delivery, tries: int) -> None:
@@ -73,5 +78,4 @@ class CarefulWork:
             encoding="base64",
         )
         await self._dead_letters.put(organization.id, organization.epoch, "analysis", letter)
-        self._bench.count_unused(partition, count)
         log.warning("analysis.dead_lettered", organization=organization.id, letter=letter.id, detail=letter.detail)

@@ -15,6 +15,7 @@ from iotplatform.adapters.redis.analysis import AnalysisStore, Commit
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.alarm import encode_transition
 from iotplatform.domain.reading import UnreadableBlock, decode_block
+from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.evaluator import (
     DecodedBlock,
@@ -34,7 +35,7 @@ log = structlog.get_logger(role="analysis")
 
 
 class Work(msgspec.Struct):
-    """One partition's share of a batch. `wanted` are the series that its rules look at, `states` holds those and others."""
+    """One partition's share of a batch. `wanted` are the series that its rules look at; `states` holds these too."""
 
     reader: Reader
     partition: Partition
@@ -120,6 +121,13 @@ class Workbench:
                 self._metrics.commits.add(1, "analysis")
                 report(self._metrics, part.partition.organization.id, part.last.sequence, part.outcome)
         return verdicts
+
+    async def keep_counts(self) -> None:
+        """At once, since the process may end soon; what can't be kept now is kept later."""
+        try:
+            await self._counters.flush()
+        except Unavailable as error:
+            log.debug("counters.waiting", detail=error.detail)
 
     def _decode(self, partition: Partition, delivery: Delivery) -> DecodedBlock | None:
         headers = BlockHeaders.decode(delivery.headers)
