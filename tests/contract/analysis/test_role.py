@@ -9,6 +9,7 @@ import pytest
 from iotplatform.adapters.nats.outstanding import OutstandingTransitions
 from iotplatform.adapters.nats.subjects import NOTIFICATIONS
 from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, encode_transition
+from iotplatform.domain.caution import MAX_TRIES
 from iotplatform.errors import Unavailable
 from iotplatform.roles.analysis import holding, publishing
 from iotplatform.roles.analysis.publishing import TransitionPublisher
@@ -67,6 +68,22 @@ async def test_a_loss_between_processes(stack):
             return await stack.database.pool.fetchval(query, lost.epoch) == 5
 
         await eventually(written)
+
+
+async def test_a_replay_that_ends_the_process_is_left_out(stack):
+    """Otherwise a block in the stream could keep a lost partition from ever coming back."""
+    lost = await stack.organization(raise_after=2)
+    async with stack.history():
+        async with stack.analysis():
+            await stack.send(lost, 90.0, 91.0)
+            await stack.until_acknowledged(lost, await stack.send(lost, 95.0, device="n"))
+        await stack.lose_redis()
+        await stack.redis.increment([(f"iot:{lost.epoch}:0:head", "tries", MAX_TRIES)])
+        async with stack.analysis():
+            await stack.until_acknowledged(lost, await stack.send(lost, 96.0, device="n"))
+            await stack.until_acknowledged(lost, await stack.send(lost, 70.0))
+    # The active alarm is known, and the count of the other series has begun anew.
+    assert await stack.transitions(lost) == [("raised", "m", 2), ("cleared", "m", 5)]
 
 
 async def test_a_full_cache_is_forgotten_and_read_again(stack, monkeypatch):
