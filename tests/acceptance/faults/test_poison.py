@@ -101,14 +101,24 @@ async def test_a_block_that_kills_its_process_costs_a_few_restarts(
         try:
             await eventually(lambda platform=platform: settled_or_ended(platform), within_s=120)
         except TimeoutError:
-            raise AssertionError(f"{await state_of(platform)}: {platform.tail()}") from None
+            state = await state_of(platform)
+            await platform.stop()
+            raise AssertionError(f"{state}: {platform.tail()}") from None
         if platform.process.returncode is None:
             break
         assert platform.process.returncode == -signal.SIGKILL, platform.tail()
     else:
         raise AssertionError(f"still dying after {MOST_RESTARTS} restarts: {platform.tail()}")
-    await assert_settled(platform)
-    assert await platform.stop() == 0, platform.tail()
+    assert await platform_settled(platform) == 0, platform.tail()
+
+
+async def platform_settled(platform: Platform) -> int:
+    """Its exit code, after everything about it was found to be right."""
+    try:
+        await assert_settled(platform)
+    finally:
+        code = await platform.stop()
+    return code
 
 
 async def settled_or_ended(platform: Platform) -> bool:
@@ -131,9 +141,11 @@ async def test_a_block_whose_handling_fails_halts_its_own_partition(
     async def healthy() -> bool:
         return len((await get(platform, "healthy/alarms"))["items"]) == 1
 
-    await eventually(healthy)
-    assert (await get(platform, "poisoned/dead-letters"))["items"] == []
-    await eventually(lambda: is_settled(platform), within_s=200)
-    await assert_settled(platform)
-    assert [line for line in platform.lines if line["action"] == "task.stuck"] == []
-    assert await platform.stop() == 0, platform.tail()
+    try:
+        await eventually(healthy)
+        assert (await get(platform, "poisoned/dead-letters"))["items"] == []
+        await eventually(lambda: is_settled(platform), within_s=200)
+    except BaseException:
+        await platform.stop()
+        raise
+    assert await platform_settled(platform) == 0, platform.tail()
