@@ -53,10 +53,15 @@ class Platform:
 
     @classmethod
     async def start(
-        cls, data_dir: Path, *arguments: str, strict: bool = True, variant: str = "", **settings: str
+        cls,
+        data_dir: Path,
+        *arguments: str,
+        strict: bool = True,
+        main: str = "tests.support.strict_main",
+        **settings: str,
     ) -> Self:
-        """Returns when it is ready. `variant` is a module that runs it in another way."""
-        program = ["-m", variant or ("tests.support.strict_main" if strict else "iotplatform")]
+        """Returns when it is ready. `main` is the module that runs it, unless it is to be the plain program."""
+        program = ["-m", main] if strict else ["-m", "iotplatform"]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *program,

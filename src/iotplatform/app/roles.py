@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
@@ -13,8 +14,10 @@ from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.trimming import Trimmer
+from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.ledger import Ledger
+from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -28,7 +31,7 @@ from iotplatform.app.ledger import LedgerReader
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.analysis.role import AnalysisRole
+from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.ingest.role import IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
@@ -36,6 +39,7 @@ from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.readings import ReadingWriter
 from iotplatform.roles.persistence.role import PersistenceRole
+from iotplatform.roles.persistence.suspects import Suspects
 
 
 class Role(Protocol):
@@ -74,12 +78,15 @@ async def assemble(
     verifier = Verifier(directory.public_key, directory.token_is_live)
     latest = LatestValues(resources.redis)
     hosts = allowed_hosts(settings)
+    # When the process ends while a block is taken up alone, nothing but that block was.
+    one_suspect = asyncio.Lock()
 
     if "persistence" in names:
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
         store = await ReadingStore.open(resources.urls.postgres)
         stack.push_async_callback(store.close)
-        writer = ReadingWriter(connection, dead_letters, store, latest, directory, metrics)
+        suspects = Suspects(PartitionTries(resources.database), one_suspect)
+        writer = ReadingWriter(connection, dead_letters, store, latest, directory, suspects, metrics)
         alarms = AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics)
         made.roles.append(PersistenceRole(writer, alarms, Trimmer(connection, settings.streams.keep_s), directory))
         made.readers += [writer.readers, alarms.readers]
@@ -89,7 +96,17 @@ async def assemble(
         made.readers.append(notification.readers)
     if "analysis" in names:
         analysis = AnalysisRole(
-            connection, resources.publisher, AnalysisStore(resources.redis), resources.counters, directory, metrics
+            AnalysisParts(
+                connection=connection,
+                publisher=resources.publisher,
+                store=AnalysisStore(resources.redis),
+                counters=resources.counters,
+                directory=directory,
+                dead_letters=dead_letters,
+                episodes=AlarmEpisodes(resources.database),
+                one_suspect=one_suspect,
+            ),
+            metrics,
         )
         made.roles.append(analysis)
         made.readers.append(analysis.readers)

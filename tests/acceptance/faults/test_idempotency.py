@@ -118,7 +118,7 @@ def duplicates(*platforms: Platform) -> int:
 
 @pytest.mark.timeout(400)
 async def test_killed_between_storing_and_answering(tmp_path: Path) -> None:
-    platform = await Platform.start(tmp_path / "data", variant=DYING)
+    platform = await Platform.start(tmp_path / "data", main=DYING)
     clients = Stubborn(platform.urls["ingest"])
     await prepare(platform)
     ports = {f"{name}__port": str(urlsplit(platform.urls[name]).port) for name in ("ingest", "management")}
@@ -129,7 +129,7 @@ async def test_killed_between_storing_and_answering(tmp_path: Path) -> None:
             assert await platform.process.wait() == -signal.SIGKILL, platform.tail()
         await platform.kill()
         died.append(platform)
-        platform = await Platform.start(tmp_path / "data", variant=variant, **ports)
+        platform = await Platform.start(tmp_path / "data", main=variant, **ports)
     await clients.more(200)
     await clients.stop()
 

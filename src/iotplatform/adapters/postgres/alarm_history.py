@@ -26,7 +26,9 @@ WHERE EXISTS (SELECT FROM organizations WHERE epoch = $2)
 ON CONFLICT DO NOTHING
 """
 
-_CLEAR: Final = "UPDATE alarms SET state = 'cleared', cleared_at = $2 WHERE id = $1 AND state = 'active'"
+_CLEAR: Final = """
+UPDATE alarms SET state = 'cleared', cleared_at = $2, cleared_position = $3 WHERE id = $1 AND state = 'active'
+"""
 
 _MOVE: Final = "UPDATE positions SET position = $3 WHERE reader = $1 AND position = $2"
 
@@ -77,4 +79,6 @@ async def _apply(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], t
             transition.position,
         )
     else:
-        await connection.execute(_CLEAR, uuid.UUID(transition.alarm_id), to_datetime(transition.cleared_at))
+        await connection.execute(
+            _CLEAR, uuid.UUID(transition.alarm_id), to_datetime(transition.cleared_at), transition.position
+        )

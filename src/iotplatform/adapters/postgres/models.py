@@ -212,8 +212,8 @@ class PartitionRow(Model):
     """Persistence's position in an organization's stream, and the ledger's counts that are added with it.
 
     `folded` is the sum of the totals of lanes that have ended, `trimmed` the sequence below which the partition's
-    subjects were trimmed. `tries` counts holders that ended without letting go since the position last moved, and
-    `suspect_tries` how often the block at the sequence `suspect` was taken up by itself.
+    subjects were trimmed. `tries` counts those who took hold since the position last moved and did not let go in order,
+    the present holder included, and `suspect_tries` how often the block at the sequence `suspect` was taken up alone.
     """
 
     __tablename__ = "partitions"

@@ -51,7 +51,8 @@ ON CONFLICT (series_id, at) DO UPDATE
 
 _MOVE: Final = """
 UPDATE partitions p
-SET position = w.after, stored = p.stored + w.stored, dead_lettered = p.dead_lettered + w.dead_lettered
+SET position = w.after, stored = p.stored + w.stored, dead_lettered = p.dead_lettered + w.dead_lettered,
+    tries = LEAST(p.tries, 1), suspect = 0, suspect_tries = 0
 FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
     AS w(epoch, number, before, after, stored, dead_lettered)
 WHERE p.epoch = w.epoch AND p.number = w.number AND p.position = w.before
@@ -152,14 +153,6 @@ class ReadingStore:
 
     async def close(self) -> None:
         await self._pool.close()
-
-    async def position(self, epoch: int, partition: int) -> int | None:
-        """None when there is no such partition (any more)."""
-        with translated():
-            position: int | None = await self._pool.fetchval(
-                "SELECT position FROM partitions WHERE epoch = $1 AND number = $2", epoch, partition
-            )
-        return position
 
     async def store(self, work: Sequence[PartitionWork]) -> None:
         """All of it in one transaction.

@@ -136,10 +136,6 @@ class RedisConnection:
         with translated():
             return bool(await self._redis.exists(key))
 
-    async def set(self, key: str, value: str) -> None:
-        with translated():
-            await self._redis.set(key, value)
-
 
 @contextmanager
 def translated() -> Iterator[None]:

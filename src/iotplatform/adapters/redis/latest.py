@@ -30,6 +30,18 @@ end
 return 'ok'
 """)
 
+_NOTE: Final = Script("""
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+""")
+
+_MARK: Final = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], '1')
+redis.call('DEL', KEYS[1])
+return 1
+""")
+
 Latest = tuple[str, str, Value, int]
 _FIELDS_PER_CALL: Final = 1_000
 
@@ -83,8 +95,13 @@ class LatestValues:
     async def is_complete(self, epoch: int) -> bool:
         return await self._redis.exists(_marker(epoch))
 
-    async def mark_complete(self, epoch: int) -> None:
-        await self._redis.set(_marker(epoch), "1")
+    async def incomplete_since(self, epoch: int, now_us: int) -> int:
+        """When it was first seen that the hash may lack something: now, or a time that was written down before."""
+        return int(await self._redis.call(_NOTE, [_filling(epoch)], [now_us]))
+
+    async def mark_complete(self, epoch: int, incomplete_since: int) -> None:
+        """After it was filled; without effect when Redis was emptied again since `incomplete_since`."""
+        await self._redis.call(_MARK, [_filling(epoch), _marker(epoch)], [incomplete_since])
 
 
 def _field(device_id: str, sensor: str) -> str:
@@ -97,3 +114,7 @@ def _hash(epoch: int) -> str:
 
 def _marker(epoch: int) -> str:
     return f"iot:{epoch}:latest:complete"
+
+
+def _filling(epoch: int) -> str:
+    return f"iot:{epoch}:latest:incomplete_since"

@@ -12,6 +12,7 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.rule import Rule
 from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.runtime.pace import Pace
 
 SeriesStates = dict[str, RuleState]
 
@@ -57,29 +58,69 @@ def unpack_states(packed: bytes | None) -> SeriesStates:
     return _decoder.decode(packed) if packed else {}
 
 
+def pack_states(states: SeriesStates) -> bytes:
+    return _encoder.encode(states) if states else b""
+
+
+class Evaluation:
+    """A partition's blocks through the engine in stream order, in slices of any size.
+
+    `states` holds every wanted series and is changed in place.
+    """
+
+    def __init__(self, organization: Organization, index: RuleIndex, states: dict[bytes, SeriesStates]) -> None:
+        self._organization = organization
+        self._index = index
+        self._states = states
+        self._changed: set[bytes] = set()
+        self.outcome = Outcome()
+
+    def feed(self, block: DecodedBlock, first: int = 0, end: int | None = None) -> None:
+        """The readings from number `first` to before number `end`."""
+        matching, states = self._index.matching, self._states
+        for number, reading in enumerate(block.readings[first:end], first):
+            rules = matching(reading.sensor)
+            if not rules or isinstance(reading.value, str):
+                continue
+            key = series_key(reading.device_id, reading.sensor)
+            if _evaluate_reading(self._organization, block, number, reading, rules, states[key], self.outcome):
+                self._changed.add(key)
+
+    def pack(self, limit: int | None = None) -> int:
+        """Put up to `limit` of the changed states into the outcome, forgetting those at the beginning; how many."""
+        count = len(self._changed) if limit is None else min(limit, len(self._changed))
+        for _ in range(count):
+            key = self._changed.pop()
+            kept = {rule_id: state for rule_id, state in self._states[key].items() if state is not INITIAL}
+            self._states[key] = kept
+            self.outcome.states[key] = pack_states(kept)
+        return count
+
+
 def evaluate_blocks(
     organization: Organization,
     blocks: Sequence[DecodedBlock],
     index: RuleIndex,
     states: dict[bytes, SeriesStates],
 ) -> Outcome:
-    """Evaluate blocks in stream order. `states` holds every wanted series and is changed in place."""
-    outcome = Outcome()
-    changed: set[bytes] = set()
-    matching = index.matching
+    """Everything at once, for as many readings as the caller's time allows."""
+    evaluation = Evaluation(organization, index, states)
     for block in blocks:
-        for number, reading in enumerate(block.readings):
-            rules = matching(reading.sensor)
-            if not rules or isinstance(reading.value, str):
-                continue
-            key = series_key(reading.device_id, reading.sensor)
-            if _evaluate_reading(organization, block, number, reading, rules, states[key], outcome):
-                changed.add(key)
-    for key in changed:
-        kept = {rule_id: state for rule_id, state in states[key].items() if state is not INITIAL}
-        states[key] = kept
-        outcome.states[key] = _encoder.encode(kept) if kept else b""
-    return outcome
+        evaluation.feed(block)
+    evaluation.pack()
+    return evaluation.outcome
+
+
+async def evaluate_in_slices(evaluation: Evaluation, blocks: Sequence[DecodedBlock], pace: Pace) -> Outcome:
+    """The same, giving way to the rest of the process in between."""
+    for block in blocks:
+        for first in range(0, len(block.readings), pace.steps):
+            end = min(first + pace.steps, len(block.readings))
+            evaluation.feed(block, first, end)
+            await pace.done(end - first)
+    while packed := evaluation.pack(pace.steps):
+        await pace.done(packed)
+    return evaluation.outcome
 
 
 def _evaluate_reading(

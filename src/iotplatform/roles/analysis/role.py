@@ -1,91 +1,73 @@
-"""The analysis role: take what waits, evaluate, commit, publish the transitions, acknowledge."""
+"""The analysis role: take what waits, evaluate, commit, publish the transitions, acknowledge.
+
+A batch goes through these steps together. A partition with transitions leaves it after the commit, and stays out of
+the next ones until they are published; so does one whose blocks are taken up alone. The others don't wait for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
 import structlog
 
 from iotplatform.adapters.nats.connection import Connection
-from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.nats.kept_stream import KeptStream
+from iotplatform.adapters.nats.outstanding import OutstandingTransitions
 from iotplatform.adapters.nats.partitions import Partition, PartitionKey, PartitionReaders
 from iotplatform.adapters.nats.publisher import Publisher
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Batch, Readers
+from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.directory import Directory
-from iotplatform.adapters.redis.analysis import AnalysisStore, Commit, Hold
+from iotplatform.adapters.redis.analysis import AnalysisStore, Fenced
 from iotplatform.adapters.redis.counters import Counters
-from iotplatform.domain.alarm import AlarmRaised, Transition, encode_transition
-from iotplatform.domain.reading import UnreadableBlock, decode_block
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.analysis.evaluator import (
-    Breach,
-    DecodedBlock,
-    Outcome,
-    SeriesStates,
-    evaluate_blocks,
-    unpack_states,
-    wanted_series,
-)
-from iotplatform.roles.analysis.rule_index import RuleIndex
-from iotplatform.roles.analysis.transitions import publish_transitions
+from iotplatform.roles.analysis.careful import CarefulWork
+from iotplatform.roles.analysis.holding import Held, Holdings
+from iotplatform.roles.analysis.publishing import TransitionPublisher
+from iotplatform.roles.analysis.rebuild import Rebuilder
+from iotplatform.roles.analysis.work import Work, Workbench
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="analysis")
 
-MAX_CACHED_SERIES: Final = 300_000
-BREACHES_IN_A_LINE: Final = 5
 RETRY_AFTER_S: Final = 1.0
-HALTED_FOR_S: Final = 5.0
+HALTED_FOR_S: Final = 2.0
 
 
-class Held(msgspec.Struct):
-    """A partition in our hands; `states` caches what Redis has, and is right as long as nobody else writes."""
+class AnalysisParts(msgspec.Struct, frozen=True):
+    """What the role stands on."""
 
-    hold: Hold
-    position: int
-    states: dict[bytes, SeriesStates] = msgspec.field(default_factory=dict)
-
-
-class Work(msgspec.Struct):
-    """One partition's share of a batch."""
-
-    reader: Reader
-    partition: Partition
-    held: Held
-    index: RuleIndex
-    blocks: list[DecodedBlock]
-    last: Delivery
-    outcome: Outcome = msgspec.field(default_factory=Outcome)
-    encoded: list[bytes] = msgspec.field(default_factory=list)
+    connection: Connection
+    publisher: Publisher
+    store: AnalysisStore
+    counters: Counters
+    directory: Directory
+    dead_letters: DeadLetters
+    episodes: AlarmEpisodes
+    one_suspect: asyncio.Lock
 
 
 class AnalysisRole:
     name = "analysis"
 
-    def __init__(
-        self,
-        connection: Connection,
-        publisher: Publisher,
-        store: AnalysisStore,
-        counters: Counters,
-        directory: Directory,
-        metrics: Metrics,
-    ) -> None:
-        self.readers = Readers(self.name, connection, metrics)
-        self._partitions = PartitionReaders(self.readers, self._acquire)
-        self._publisher = publisher
-        self._store = store
-        self._counters = counters
-        self._directory = directory
-        self._metrics = metrics
-        self._held: dict[PartitionKey, Held] = {}
-        self._indexes: dict[int, RuleIndex] = {}
-        self._cached_series = 0
+    def __init__(self, parts: AnalysisParts, metrics: Metrics) -> None:
+        self.readers = Readers(self.name, parts.connection, metrics)
+        self._store = parts.store
+        self._directory = parts.directory
         self._tasks = Tasks(self.name)
+        self._publisher = TransitionPublisher(parts.publisher, OutstandingTransitions(parts.connection))
+        rebuilder = Rebuilder(KeptStream(parts.connection), parts.episodes, parts.store, parts.directory)
+        self._holdings = Holdings(parts.store, rebuilder, self._publisher, self._tasks)
+        self._partitions = PartitionReaders(self.readers, self._holdings.acquire)
+        self._bench = Workbench(parts.store, parts.directory, parts.counters, metrics, self._holdings)
+        self._careful = CarefulWork(parts.store, self._bench, parts.dead_letters, parts.one_suspect)
 
     async def start(self) -> None:
         await self.readers.start()
@@ -99,24 +81,18 @@ class AnalysisRole:
     async def stop(self) -> None:
         await self._tasks.stop()
         await self.readers.stop()
+        await self._holdings.let_go()
+
+    async def let_go(self, keys: Collection[PartitionKey]) -> None:
+        """Of partitions whose readers are removed and handed out no longer: their next holder suspects nothing."""
+        await self._holdings.let_go(keys)
 
     def _follow(self) -> None:
         organizations = self._directory.organizations()
         self._partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
-        for key in [key for key in self._held if key[0] not in epochs]:
-            del self._held[key]
-        for epoch in self._indexes.keys() - epochs:
-            del self._indexes[epoch]
-
-    async def _acquire(self, partition: Partition) -> int:
-        """Take hold of a partition, and publish what its last holder left in the outbox."""
-        hold = await self._store.acquire(partition.organization.epoch, partition.number)
-        if hold.outbox:
-            await publish_transitions(self._publisher, hold.outbox)
-            await self._store.clear_outbox([hold])
-        self._held[partition.key] = Held(hold, hold.position)
-        return hold.position
+        self._holdings.forget(epochs)
+        self._bench.forget(epochs)
 
     async def _run(self) -> None:
         while True:
@@ -127,152 +103,104 @@ class AnalysisRole:
                 log.warning("analysis.waiting", detail=error.detail)
                 for reader in batch:
                     self.readers.reset(reader, "unavailable", after_s=RETRY_AFTER_S)
+            except Exception:  # of no partition in particular: each counts it, and in the end each is taken up alone
+                log.exception("analysis.batch_failed", partitions=len(batch))
+                for reader in batch:
+                    await self._halt(reader)
             finally:
                 await self.readers.release(batch)
 
     async def _handle(self, batch: Batch) -> None:
-        work = [
-            prepared for reader, deliveries in batch.items() if (prepared := await self._prepare(reader, deliveries))
-        ]
-        await self._load_states(work)
-        work = [part for part in work if self._evaluate(part)]
-        if work:
-            await self._publish(await self._commit(work))
-
-    async def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Work | None:
-        partition = self._partitions.of(reader)
-        held = self._held.get(partition.key) if partition else None
-        if partition is None or held is None:
-            return None
-        fresh = [delivery for delivery in deliveries if delivery.sequence > held.position]
-        if not fresh:
-            return None
-        index = await self._index(partition.organization.epoch)
-        blocks = [block for delivery in fresh if (block := self._decode(partition, delivery))]
-        return Work(reader, partition, held, index, blocks, fresh[-1])
-
-    def _decode(self, partition: Partition, delivery: Delivery) -> DecodedBlock | None:
-        headers = BlockHeaders.decode(delivery.headers)
-        try:
-            readings = decode_block(delivery.data)
-        except UnreadableBlock as error:
-            # Persistence writes the letter: a block is accepted once, so it is dead-lettered once.
-            unused = headers.count if headers else 0
-            self._metrics.readings_unused.add(unused)
-            self._counters.add(partition.organization.epoch, "unused", unused)
-            log.warning(
-                "analysis.unreadable",
-                organization=partition.organization.id,
-                sequence=delivery.sequence,
-                detail=str(error),
-            )
-            return None
-        return DecodedBlock(delivery.sequence, headers.arrived_at if headers else delivery.stored_at, readings)
-
-    async def _index(self, epoch: int) -> RuleIndex:
-        rules = await self._directory.rules(epoch)
-        index = self._indexes.get(epoch)
-        if index is None or index.rules is not rules:
-            index = self._indexes[epoch] = RuleIndex(rules)
-        return index
-
-    async def _load_states(self, work: list[Work]) -> None:
-        if self._cached_series > MAX_CACHED_SERIES:
-            for held in self._held.values():
-                held.states.clear()
-            self._cached_series = 0
-        missing = [(part.held, list(wanted_series(part.blocks, part.index) - part.held.states.keys())) for part in work]
-        missing = [(held, keys) for held, keys in missing if keys]
-        if not missing:
+        """What leaves the batch for a task of its own is no longer in it afterwards."""
+        prepared = await self._prepare(batch)
+        await self._bench.load_states(prepared)
+        work: list[Work] = []
+        for part in prepared:
+            async with self._guarded(part.reader, part.partition):
+                await self._bench.evaluate(part)
+                work.append(part)
+        if not work:
             return
-        loaded = await self._store.load([(held.hold, keys) for held, keys in missing])
-        for (held, keys), packed in zip(missing, loaded, strict=True):
-            held.states.update(zip(keys, map(unpack_states, packed), strict=True))
-            self._cached_series += len(keys)
-
-    def _evaluate(self, part: Work) -> bool:
-        try:
-            part.outcome = evaluate_blocks(part.partition.organization, part.blocks, part.index, part.held.states)
-        except Exception:  # a fault of ours: it halts this partition and nobody else's
-            log.exception("analysis.failed", organization=part.partition.organization.id)
-            self.readers.reset(part.reader, "evaluation failed", after_s=HALTED_FOR_S)
-            return False
-        part.encoded = [encode_transition(transition) for transition in part.outcome.transitions]
-        return True
-
-    async def _commit(self, work: list[Work]) -> list[Work]:
-        """All partitions together; returns those that are committed."""
-        verdicts = await self._store.commit(
-            [
-                Commit(part.held.hold, part.held.position, part.last.sequence, part.outcome.states, part.encoded)
-                for part in work
-            ]
-        )
-        committed: list[Work] = []
-        for part, fenced in zip(work, verdicts, strict=True):
-            if fenced is not None:
-                log.warning("analysis.fenced", organization=part.partition.organization.id, detail=str(fenced))
-                self.readers.reset(part.reader, "fenced", after_s=RETRY_AFTER_S)
-                continue
-            part.held.position = part.last.sequence
-            self._metrics.commits.add(1, self.name)
-            self._report(part)
-            committed.append(part)
-        return committed
-
-    async def _publish(self, committed: list[Work]) -> None:
-        with_transitions = [part for part in committed if part.encoded]
-        if with_transitions:
-            results = await asyncio.gather(
-                *(publish_transitions(self._publisher, part.encoded) for part in with_transitions),
-                return_exceptions=True,
-            )
-            published: list[Work] = []
-            for part, result in zip(with_transitions, results, strict=True):
-                if result is None:
-                    published.append(part)
-                elif isinstance(result, Unavailable):
-                    # They stay in the outbox, and whoever acquires the partition next publishes them first.
-                    self.readers.reset(part.reader, "transitions not published", after_s=RETRY_AFTER_S)
-                    committed.remove(part)
+        for part, failure in zip(work, await self._bench.commit(work), strict=True):
+            async with self._guarded(part.reader, part.partition):
+                if failure is not None:
+                    raise failure
+                if part.encoded:
+                    del batch[part.reader]
+                    self._tasks.spawn(self._publish_alone(part), f"publish.{part.reader.name}")
                 else:
-                    raise result
-            if published:
-                await self._store.clear_outbox([part.held.hold for part in published])
-        for part in committed:
-            await self.readers.acknowledge(part.reader, part.last)
+                    await self.readers.acknowledge(part.reader, part.last)
 
-    def _report(self, part: Work) -> None:
-        organization = part.partition.organization.id
-        breaches = part.outcome.breaches
-        if breaches:
-            self._metrics.breaches.add(len(breaches))
-            log.info(
-                "analysis.breach",
-                organization=organization,
-                breaches=len(breaches),
-                position=part.last.sequence,
-                examples=[_example(breach) for breach in breaches[:BREACHES_IN_A_LINE]],
-            )
-        for transition in part.outcome.transitions:
-            self._report_transition(organization, transition)
+    async def _prepare(self, batch: Batch) -> list[Work]:
+        work: list[Work] = []
+        for reader, deliveries in list(batch.items()):
+            partition = self._partitions.of(reader)
+            held = self._holdings.of(partition) if partition else None
+            if partition is None or held is None:
+                continue
+            fresh = [delivery for delivery in deliveries if delivery.sequence > held.position]
+            if not fresh:
+                continue
+            if held.careful_blocks:
+                del batch[reader]
+                self._tasks.spawn(self._handle_alone(reader, partition, held, fresh), f"careful.{reader.name}")
+                continue
+            async with self._guarded(reader, partition):
+                work.append(await self._bench.prepare(reader, partition, held, fresh))
+        return work
 
-    def _report_transition(self, organization: str, transition: Transition) -> None:
-        fields = {
-            "organization": organization,
-            "alarm": transition.alarm_id,
-            "rule": transition.rule_id,
-            "device": transition.device_id,
-            "sensor": transition.sensor,
-            "severity": transition.severity,
-        }
-        if isinstance(transition, AlarmRaised):
-            self._metrics.alarms_raised.add(1, transition.severity)
-            log.info("analysis.alarm_raised", **fields, value=transition.trigger_value, position=transition.position)
-        else:
-            self._metrics.alarms_cleared.add(1, transition.severity)
-            log.info("analysis.alarm_cleared", **fields, value=transition.value, position=transition.position)
+    async def _publish_alone(self, part: Work) -> None:
+        try:
+            async with self._guarded(part.reader, part.partition):
+                await self._publish(part)
+        finally:
+            await self.readers.release({part.reader: []})
 
+    async def _publish(self, part: Work) -> None:
+        """Until then the transitions stay in the outbox, and whoever acquires the partition publishes them first."""
+        if part.encoded:
+            await self._publisher.publish(part.encoded, wait=True)
+            await self._store.clear_outbox([part.held.hold])
+        await self.readers.acknowledge(part.reader, part.last)
 
-def _example(breach: Breach) -> str:
-    return f"{breach.device_id}/{breach.sensor}={breach.value:g} ({breach.streak} in a row)"
+    async def _handle_alone(self, reader: Reader, partition: Partition, held: Held, fresh: list[Delivery]) -> None:
+        """Block by block, see `domain.caution`."""
+        try:
+            async with self._guarded(reader, partition):
+                for delivery in fresh:
+                    try:
+                        part = await self._careful.handle(reader, partition, held, delivery)
+                    except Unavailable:
+                        await self._holdings.spare(held)
+                        raise
+                    held.careful_blocks = max(0, held.careful_blocks - 1)
+                    await self._publish(part)
+        finally:
+            await self.readers.release({reader: []})
+
+    @asynccontextmanager
+    async def _guarded(self, reader: Reader, partition: Partition) -> AsyncIterator[None]:
+        """What fails in here sends one partition back to its stored position.
+
+        An outage is waited out; anything unexpected is counted, and halts the partition for a while.
+        """
+        fields = {"organization": partition.organization.id, "partition": partition.number}
+        try:
+            yield
+        except Unavailable as error:
+            log.warning("analysis.waiting", **fields, detail=error.detail)
+            self.readers.reset(reader, "unavailable", after_s=RETRY_AFTER_S)
+        except Fenced as error:
+            log.warning("analysis.fenced", **fields, detail=str(error))
+            self.readers.reset(reader, "fenced", after_s=RETRY_AFTER_S)
+        except Exception:
+            log.exception("analysis.failed", **fields)
+            await self._halt(reader)
+
+    async def _halt(self, reader: Reader) -> None:
+        partition = self._partitions.of(reader)
+        held = self._holdings.of(partition) if partition else None
+        if held is not None:
+            held.suspect = 0
+            await self._holdings.count_failure(held.hold)
+        self.readers.reset(reader, "failed", after_s=HALTED_FOR_S)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from iotplatform.adapters.nats.headers import BlockHeaders
-from iotplatform.adapters.nats.reader import Delivery
+from iotplatform.adapters.nats.partitions import Partition
+from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
 from iotplatform.domain.dead_letter import DeadLetter, Reason, encode_payload
 from iotplatform.domain.reading import Reading, UnreadableBlock, Value, decode_block
@@ -30,6 +31,10 @@ class Prepared(msgspec.Struct):
     def is_clean(self) -> bool:
         """Nothing has to be done before it can be committed together with others."""
         return not self.letters and self.refusal is None
+
+
+# Of one reader's batch: its last delivery, and what it amounts to.
+Part = tuple[Reader, Partition, Delivery, Prepared]
 
 
 def prepare(epoch: int, partition: int, before: int, deliveries: Sequence[Delivery]) -> Prepared:

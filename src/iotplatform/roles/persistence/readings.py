@@ -1,11 +1,8 @@
-"""Storing readings: take what waits, keep the latest values, commit, acknowledge.
-
-A partition with letters to send, or with readings that the database refuses, is set aside: a task of its own settles
-it, while the others of the batch and every batch after it go on.
-"""
+"""Storing readings: take what waits, keep the latest values, commit, acknowledge."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import structlog
@@ -18,11 +15,13 @@ from iotplatform.adapters.nats.readers import Batch, Readers
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.persistence import PositionMoved, ReadingStore, UnstorableData
 from iotplatform.adapters.redis.latest import LatestValues
-from iotplatform.domain.reading import Reading
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.persistence.blocks import Newest, Prepared, newest_of, prepare, reading_letter
+from iotplatform.roles.persistence.alone import AloneWriter
+from iotplatform.roles.persistence.blocks import Newest, Part, newest_of, prepare
 from iotplatform.roles.persistence.letters import LetterSender
+from iotplatform.roles.persistence.settling import Settler
+from iotplatform.roles.persistence.suspects import Suspects
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
@@ -32,10 +31,11 @@ log = structlog.get_logger(role="persistence")
 # Two connections commit side by side: while one waits for the disk the other prepares.
 WORKERS: Final = 2
 RETRY_AFTER_S: Final = 1.0
+HALTED_FOR_S: Final = 2.0
 # Partitions that are settled at a time, each with no more in memory than a reader hands out at once.
 MAX_ASIDE: Final = 16
-
-Part = tuple[Reader, Partition, Delivery, Prepared]
+# Twice what a command may take in PostgreSQL: no commit of before is under way any more.
+SETTLED_AFTER_S: Final = 60
 
 
 class ReadingWriter:
@@ -46,17 +46,20 @@ class ReadingWriter:
         store: ReadingStore,
         latest: LatestValues,
         directory: Directory,
+        suspects: Suspects,
         metrics: Metrics,
     ) -> None:
         self.readers = Readers("persistence", connection, metrics)
         self._partitions = PartitionReaders(self.readers, self._acquire)
-        self._letters = LetterSender(dead_letters)
+        self._settler = Settler(store, LetterSender(dead_letters))
         self._aside = 0
         self._store = store
         self._latest = latest
         self._directory = directory
+        self._suspects = suspects
         self._metrics = metrics
         self._positions: dict[PartitionKey, int] = {}
+        self._alone = AloneWriter(suspects, self._settle_once, self._positions)
         self._tasks = Tasks("persistence.readings")
 
     async def start(self) -> None:
@@ -73,6 +76,11 @@ class ReadingWriter:
     async def stop(self) -> None:
         await self._tasks.stop()
         await self.readers.stop()
+        await self._suspects.let_go()
+
+    async def let_go(self, keys: Collection[PartitionKey]) -> None:
+        """Of partitions whose readers are removed and handed out no longer: their next holder suspects nothing."""
+        await self._suspects.let_go(keys)
 
     def _follow(self) -> None:
         organizations = self._directory.organizations()
@@ -80,11 +88,20 @@ class ReadingWriter:
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._positions if key[0] not in epochs]:
             del self._positions[key]
+        self._suspects.forget(epochs)
 
     async def _acquire(self, partition: Partition) -> int:
-        epoch = partition.organization.epoch
-        await self.fill_latest(epoch)
-        position = await self._store.position(epoch, partition.number)
+        try:
+            return await self._take_hold(partition)
+        except Unavailable:
+            raise
+        except Exception as error:  # a fault of ours: it halts this partition and nobody else's
+            log.exception("persistence.not_acquired", **_names(partition))
+            raise Unavailable(f"the partition can't be acquired: {error!r}") from error
+
+    async def _take_hold(self, partition: Partition) -> int:
+        await self.fill_latest(partition.organization.epoch)
+        position = await self._suspects.acquire(partition)
         if position is None:
             raise Unavailable(
                 f"organization {partition.organization.id} has no partition {partition.number} (any more)"
@@ -93,28 +110,66 @@ class ReadingWriter:
         return position
 
     async def fill_latest(self, epoch: int) -> None:
-        """Make Redis complete again after it was emptied; what is written meanwhile keeps what is newer."""
-        if not await self._latest.is_complete(epoch):
-            newest = await self._store.newest(epoch)
-            if newest:
-                await self._latest.keep({epoch: newest})
-            await self._latest.mark_complete(epoch)
+        """Make Redis complete again after it was emptied; what is written meanwhile keeps what is newer.
+
+        Not at once: a commit may be under way whose values went into the old Redis and are not in the store yet.
+        """
+        if await self._latest.is_complete(epoch):
+            return
+        now = now_us()
+        since = await self._latest.incomplete_since(epoch, now)
+        if now - since < SETTLED_AFTER_S * 1_000_000:
+            return
+        newest = await self._store.newest(epoch)
+        if newest:
+            await self._latest.keep({epoch: newest})
+        await self._latest.mark_complete(epoch, since)
 
     async def _run(self) -> None:
         backoff = Backoff(0.1, 5.0)
         while True:
             batch = await self.readers.take()
             try:
-                parts = [part for reader, found in batch.items() if (part := self._prepare(reader, found))]
-                while parts := self._set_aside(parts, batch):
-                    try:
-                        parts = await self._write(parts)
-                        backoff.reset()
-                    except Unavailable as error:
-                        log.warning("persistence.waiting", detail=error.detail)
-                        await backoff.wait()
+                await self._write_all(await self._prepare_all(batch), batch, backoff)
             finally:
                 await self.readers.release(batch)
+
+    async def _prepare_all(self, batch: Batch) -> list[Part]:
+        """Partitions whose blocks are taken up alone leave the batch for tasks of their own."""
+        parts: list[Part] = []
+        for reader, deliveries in list(batch.items()):
+            partition = self._partitions.of(reader)
+            if partition is not None and self._suspects.is_careful(partition.key):
+                del batch[reader]
+                self._tasks.spawn(self._handle_alone(reader, partition, deliveries), f"careful.{reader.name}")
+                continue
+            try:
+                part = self._prepare(reader, deliveries)
+            except Exception:
+                log.exception("persistence.failed", reader=reader.name)
+                await self._halt(reader)
+            else:
+                parts += [part] if part else []
+        return parts
+
+    async def _write_all(self, parts: list[Part], batch: Batch, backoff: Backoff) -> None:
+        """Until everything is committed; an outage is waited out, and what fails by itself halts its own partition."""
+        while parts := self._set_aside(parts, batch):
+            try:
+                parts = await self._write(parts)
+                backoff.reset()
+            except Unavailable as error:
+                log.warning("persistence.waiting", detail=error.detail)
+                await backoff.wait()
+            except Exception:
+                if len(parts) == 1:
+                    log.exception("persistence.failed", **_names(parts[0][1]))
+                    await self._halt(parts[0][0])
+                    return
+                log.warning("persistence.split", parts=len(parts), exc_info=True)
+                for part in parts:
+                    await self._write_all([part], batch, backoff)
+                return
 
     def _set_aside(self, parts: list[Part], batch: Batch) -> list[Part]:
         """The parts that can be committed at once; a reader whose part can't leaves `batch`, to be released later."""
@@ -134,24 +189,47 @@ class ReadingWriter:
 
     async def _settle(self, part: Part) -> None:
         """One partition's part, until it is committed or somebody else's."""
-        reader, partition, _, prepared = part
+        reader = part[0]
         backoff = Backoff(0.1, 5.0)
         left = [part]
         try:
             while left:
                 try:
-                    if prepared.refusal is not None:
-                        await self._sift(part, prepared.refusal)
-                    # Stored before the position moves.
-                    await self._letters.send(partition.organization, prepared.letters)
-                    left = await self._write(left)
+                    left = await self._settle_once(part)
                     backoff.reset()
                 except Unavailable as error:
                     log.warning("persistence.waiting", detail=error.detail, reader=reader.name)
                     await backoff.wait()
+        except Exception:
+            log.exception("persistence.failed", **_names(part[1]))
+            await self._halt(reader)
         finally:
             self._aside -= 1
             await self.readers.release({reader: []})
+
+    async def _settle_once(self, part: Part) -> list[Part]:
+        """The letters are stored before the position moves; returns what is left to be tried again."""
+        await self._settler.settle(part)
+        return await self._write([part])
+
+    async def _handle_alone(self, reader: Reader, partition: Partition, deliveries: list[Delivery]) -> None:
+        try:
+            await self._alone.store(reader, partition, deliveries)
+        except PositionMoved as error:
+            log.warning("persistence.fenced", detail=str(error))
+            self.readers.reset(reader, "fenced", after_s=RETRY_AFTER_S)
+        except Exception:
+            log.exception("persistence.failed", **_names(partition))
+            await self._halt(reader)
+        finally:
+            await self.readers.release({reader: []})
+
+    async def _halt(self, reader: Reader) -> None:
+        """For a while, back to the stored position; and it is counted."""
+        partition = self._partitions.of(reader)
+        if partition is not None:
+            await self._suspects.failed(partition.key)
+        self.readers.reset(reader, "failed", after_s=HALTED_FOR_S)
 
     def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Part | None:
         partition = self._partitions.of(reader)
@@ -199,29 +277,6 @@ class ReadingWriter:
         if newest:
             await self._latest.keep(newest)
 
-    async def _sift(self, part: Part, detail: str) -> None:
-        """Move what PostgreSQL refuses to the letters, found by halving, and leave the rest to be stored."""
-        _, partition, _, prepared = part
-        work = prepared.work
-        suspects = [list(enumerate(work.readings))]
-        refused: dict[int, tuple[Reading, int]] = {}
-        while suspects:
-            some = suspects.pop()
-            if await self._store.is_storable([entry for _, entry in some], work.epoch):
-                continue
-            if len(some) == 1:
-                refused[some[0][0]] = some[0][1]
-            else:
-                suspects += [some[: len(some) // 2], some[len(some) // 2 :]]
-        if not refused:
-            raise Unavailable(f"the database refuses what it takes piece by piece: {detail}")
-        now = now_us()
-        for index, (reading, position) in refused.items():
-            prepared.letters.append(reading_letter(partition.number, position, index, reading, detail, now))
-        work.readings = [entry for index, entry in enumerate(work.readings) if index not in refused]
-        work.dead_lettered += len(refused)
-        prepared.refusal = None
-
     async def _committed(self, part: Part) -> None:
         reader, partition, last, prepared = part
         work = prepared.work
@@ -241,3 +296,7 @@ class ReadingWriter:
             position=work.after,
             readings=len(work.readings),
         )
+
+
+def _names(partition: Partition) -> dict[str, str | int]:
+    return {"organization": partition.organization.id, "partition": partition.number}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -13,12 +15,15 @@ from iotplatform.domain.reading import Reading
 from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.roles.analysis.evaluator import (
     DecodedBlock,
+    Evaluation,
     evaluate_blocks,
+    evaluate_in_slices,
     series_key,
     unpack_states,
     wanted_series,
 )
 from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.runtime.pace import Pace
 
 ORGANIZATION = Organization("orgA", 7, "A Corp", 1, 0)
 
@@ -212,6 +217,38 @@ def test_however_blocks_are_taken_together_the_outcome_is_the_same(some_rules, c
     assert {key: unpack_states(packed) for key, packed in in_parts.stored.items()} == {
         key: unpack_states(packed) for key, packed in together.stored.items()
     }
+
+
+@given(rules, st.lists(st.lists(readings, max_size=8), max_size=8), st.integers(1, 5))
+async def test_in_slices_the_outcome_is_the_same(some_rules, contents, steps):
+    blocks = [DecodedBlock(position, position, content) for position, content in enumerate(contents, 1)]
+    index = RuleIndex(some_rules)
+    states = [{key: {} for key in wanted_series(blocks, index)} for _ in range(2)]
+    whole = evaluate_blocks(ORGANIZATION, blocks, index, states[0])
+    assert await evaluate_in_slices(Evaluation(ORGANIZATION, index, states[1]), blocks, Pace(steps)) == whole
+    assert states[0] == states[1]
+
+
+async def test_others_get_their_turns_while_a_large_block_is_evaluated():
+    index = RuleIndex([rule(raise_after=1)])
+    large = DecodedBlock(1, 1, [Reading(f"d{number}", "temp1", 90.0, number) for number in range(10_000)])
+    states = {key: {} for key in wanted_series([large], index)}
+    turns = 0
+    done = asyncio.Event()
+
+    async def other():
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def evaluate():
+        await evaluate_in_slices(Evaluation(ORGANIZATION, index, states), [large], Pace(500))
+        done.set()
+
+    await asyncio.gather(other(), evaluate())
+    # The readings, and then the states that they have changed.
+    assert turns >= 2 * 10_000 / 500
 
 
 @pytest.mark.parametrize("packed", [None, b""])
