@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -10,29 +10,43 @@ from iotplatform.adapters.nats.headers import BlockHeaders
 from iotplatform.adapters.nats.reader import Delivery
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
 from iotplatform.domain.dead_letter import DeadLetter, Reason, encode_payload
+from iotplatform.domain.gap import NOTHING_KNOWN, LaneFollower, LanePlace
 from iotplatform.domain.reading import Reading, UnreadableBlock, Value, decode_block
 
 Newest = dict[tuple[str, str], tuple[int, int, Value]]
 
 
 class Prepared(msgspec.Struct):
-    """`arrivals` are the blocks' times of arrival with their numbers of readings, for the latency histogram."""
+    """`arrivals` are the blocks' times of arrival with their numbers of readings, for the latency histogram.
+
+    `places` is where the lanes stand once this is committed.
+    """
 
     work: PartitionWork
     letters: list[DeadLetter]
     arrivals: list[tuple[int, int]]
+    places: dict[str, LanePlace]
 
 
-def prepare(epoch: int, partition: int, before: int, deliveries: Sequence[Delivery]) -> Prepared:
-    """`deliveries` follow the position `before` in stream order."""
+def prepare(
+    epoch: int,
+    partition: int,
+    before: int,
+    deliveries: Sequence[Delivery],
+    known: Mapping[str, LanePlace] = NOTHING_KNOWN,
+) -> Prepared:
+    """`deliveries` follow the position `before`, where the lanes stood at `known`, in stream order."""
     work = PartitionWork(epoch, partition, before, deliveries[-1].sequence)
-    prepared = Prepared(work, [], [])
+    lanes = LaneFollower(partition, known)
+    work.gaps = lanes.gaps
+    prepared = Prepared(work, [], [], lanes.places)
     for delivery in deliveries:
         headers = BlockHeaders.decode(delivery.headers)
         count = headers.count if headers else 0
         if headers:
             source = delivery.subject.rpartition(".")[2]
-            work.lanes[headers.lane] = LaneMark(headers.lane, source, headers.number, headers.total)
+            place = lanes.follow(headers.lane, headers.number, count, headers.total, delivery.stored_at)
+            work.lanes[headers.lane] = LaneMark(headers.lane, source, place.number, place.total, place.seen_at)
             prepared.arrivals.append((headers.arrived_at, count))
         try:
             readings = decode_block(delivery.data)

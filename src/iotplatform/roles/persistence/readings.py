@@ -12,8 +12,10 @@ from iotplatform.adapters.nats.partitions import Partition, PartitionKey, Partit
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.lanes import drop_ended
 from iotplatform.adapters.postgres.persistence import PositionMoved, ReadingStore, UnstorableData
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.domain.gap import LanePlace
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
@@ -27,6 +29,8 @@ log = structlog.get_logger(role="persistence")
 # Two connections commit side by side: while one waits for the disk the other prepares.
 WORKERS: Final = 2
 RETRY_AFTER_S: Final = 1.0
+# So many lanes of a partition are kept in memory without a look at which of them have ended.
+FEW_LANES: Final = 64
 
 Part = tuple[Reader, Partition, Delivery, Prepared]
 
@@ -49,6 +53,7 @@ class ReadingWriter:
         self._directory = directory
         self._metrics = metrics
         self._positions: dict[PartitionKey, int] = {}
+        self._lanes: dict[PartitionKey, dict[str, LanePlace]] = {}
         self._tasks = Tasks("persistence.readings")
 
     async def start(self) -> None:
@@ -72,6 +77,7 @@ class ReadingWriter:
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._positions if key[0] not in epochs]:
             del self._positions[key]
+            self._lanes.pop(key, None)
 
     async def _acquire(self, partition: Partition) -> int:
         epoch = partition.organization.epoch
@@ -81,6 +87,7 @@ class ReadingWriter:
             raise Unavailable(
                 f"organization {partition.organization.id} has no partition {partition.number} (any more)"
             )
+        self._lanes[partition.key] = await self._store.lanes(epoch, partition.number)
         self._positions[partition.key] = position
         return position
 
@@ -116,7 +123,8 @@ class ReadingWriter:
         fresh = [delivery for delivery in deliveries if delivery.sequence > position]
         if not fresh:
             return None
-        prepared = prepare(partition.organization.epoch, partition.number, position, fresh)
+        lanes = self._lanes[partition.key]
+        prepared = prepare(partition.organization.epoch, partition.number, position, fresh, lanes)
         return reader, partition, fresh[-1], prepared
 
     async def _write(self, parts: list[Part]) -> list[Part]:
@@ -193,6 +201,7 @@ class ReadingWriter:
         reader, partition, last, prepared = part
         work = prepared.work
         self._positions[partition.key] = work.after
+        self._follow_lanes(partition, last, prepared)
         await self.readers.acknowledge(reader, last)
         now = now_us()
         for arrived_at, count in prepared.arrivals:
@@ -208,3 +217,19 @@ class ReadingWriter:
             position=work.after,
             readings=len(work.readings),
         )
+
+    def _follow_lanes(self, partition: Partition, last: Delivery, prepared: Prepared) -> None:
+        lanes = self._lanes.setdefault(partition.key, {})
+        lanes.update(prepared.places)
+        if len(lanes) > FEW_LANES:
+            drop_ended(lanes, last.stored_at)
+        for gap in prepared.work.gaps:
+            log.error(
+                "persistence.gap",
+                organization=partition.organization.id,
+                partition=gap.partition,
+                lane=gap.lane,
+                first_number=gap.first_number,
+                last_number=gap.last_number,
+                readings=gap.readings,
+            )

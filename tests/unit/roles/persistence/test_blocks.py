@@ -36,7 +36,7 @@ def test_blocks_become_one_piece_of_work():
         after=9,
         readings=[(first[0], 5), (first[1], 5), (second[0], 9), (second[1], 9)],
         dead_lettered=0,
-        lanes={"lane1": LaneMark("lane1", "http", 2, 4)},
+        lanes={"lane1": LaneMark("lane1", "http", 2, 4, 2_009)},
     )
     assert prepared.letters == []
     assert prepared.arrivals == [(1_005, 2), (1_009, 2)]
@@ -53,7 +53,10 @@ def test_every_lane_leaves_its_last_mark():
             delivery(3, readings(1.0), lane="a", number=9, total=81),
         ],
     )
-    assert prepared.work.lanes == {"a": LaneMark("a", "http", 9, 81), "b": LaneMark("b", "mqtt", 1, 1)}
+    assert prepared.work.lanes == {
+        "a": LaneMark("a", "http", 9, 81, 2_003),
+        "b": LaneMark("b", "mqtt", 1, 1, 2_002),
+    }
 
 
 def test_a_block_that_cannot_be_read_becomes_a_letter_and_counts():
