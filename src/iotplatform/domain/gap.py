@@ -19,7 +19,7 @@ class LanePlace(msgspec.Struct, frozen=True):
     seen_at: int = 0
 
 
-class LaneGap(msgspec.Struct, frozen=True):
+class LaneGap(msgspec.Struct, frozen=True, order=True):
     """Blocks `first_number` to `last_number` of a lane are missing, with so many readings.
 
     With `last_number` below `first_number` no block is missing, but the lane has counted `readings` more before its
@@ -40,7 +40,7 @@ class SequenceGap(msgspec.Struct, frozen=True, order=True):
     last: int
 
 
-class LostPosition(msgspec.Struct, frozen=True):
+class LostPosition(msgspec.Struct, frozen=True, order=True):
     """The stream ends below what was handled already: it was lost, or is another one."""
 
     partition: int
@@ -103,9 +103,12 @@ def join_sequences(gaps: Iterable[SequenceGap]) -> list[SequenceGap]:
 
 def join_gaps(gaps: Iterable[Gap]) -> list[Gap]:
     """Each thing that is missing once, whoever found it and how often: lanes first, then the stream."""
-    once = list(dict.fromkeys(gaps))
-    sequences = join_sequences([gap for gap in once if isinstance(gap, SequenceGap)])
-    return [gap for gap in once if not isinstance(gap, SequenceGap)] + list(sequences)
+    once = set(gaps)
+    return [
+        *sorted(gap for gap in once if isinstance(gap, LaneGap)),
+        *sorted(gap for gap in once if isinstance(gap, LostPosition)),
+        *join_sequences(gap for gap in once if isinstance(gap, SequenceGap)),
+    ]
 
 
 def describe_gaps(stream: str, gaps: Iterable[Gap], *, unread: int = 0) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import pytest
 from iotplatform.adapters.nats.headers import COUNT, BlockHeaders
 from iotplatform.adapters.nats.reader import Delivery
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
+from iotplatform.domain.gap import LaneGap, LanePlace
 from iotplatform.domain.reading import Reading, encode_readings, join_block
 from iotplatform.roles.persistence.blocks import newest_of, prepare, reading_letter
 
@@ -161,3 +162,22 @@ def test_the_letter_of_one_reading_can_be_sent_again():
         "value": "a\x00b",
         "timestamp": 5,
     }
+
+
+class TestGaps:
+    def test_numbers_that_follow_leave_none(self):
+        known = {"lane1": LanePlace(4, 40, 1)}
+        blocks = [delivery(5, readings(1.0), number=5, total=41), delivery(6, readings(1.0), number=6, total=42)]
+        prepared = prepare(7, 3, 4, blocks, known)
+        assert prepared.work.gaps == []
+        assert prepared.places == {"lane1": LanePlace(6, 42, 2_006)}
+
+    def test_a_missing_number_is_written_down_with_the_position(self):
+        prepared = prepare(7, 3, 4, [delivery(6, readings(1.0), number=7, total=50)], {"lane1": LanePlace(4, 40, 1)})
+        assert prepared.work.gaps == [LaneGap(3, "lane1", 5, 6, 9)]
+
+    def test_the_same_again_leaves_the_lane_where_it_is(self):
+        known = {"lane1": LanePlace(4, 40, 1)}
+        prepared = prepare(7, 3, 4, [delivery(6, readings(1.0), number=4, total=40)], known)
+        assert prepared.work.gaps == []
+        assert prepared.work.lanes["lane1"] == LaneMark("lane1", "http", 4, 40, 1)
