@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,7 +107,7 @@ def test_joined_sequences_are_the_same_ones_in_order_and_apart(pairs):
     joined = join_sequences(gaps)
     sequences = {sequence for gap in gaps for sequence in range(gap.first, gap.last + 1)}
     assert [sequence for gap in joined for sequence in range(gap.first, gap.last + 1)] == sorted(sequences)
-    assert all(before.last + 1 < after.first for before, after in zip(joined, joined[1:], strict=False))
+    assert all(before.last + 1 < after.first for before, after in pairwise(joined))
 
 
 def test_what_is_found_twice_is_said_once():
