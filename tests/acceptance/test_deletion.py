@@ -143,6 +143,7 @@ async def processes(tmp_path: Path) -> AsyncIterator[Processes]:
         ingest = await Platform.start(tmp_path / "ingest", "--roles=ingest", **urls)
         stack.push_async_callback(ingest.stop)
         yield Processes(main, ingest)
+        if main.process.returncode is not None: print("DIED", main.tail())  # DEBUG
         assert main.process.returncode is None, main.tail()
         assert ingest.process.returncode is None, ingest.tail()
 

@@ -17,8 +17,8 @@ from iotplatform.errors import PlatformError
 
 READER: Final = "persistence"
 
-# The lock makes a deletion of the organization wait, so that the foreign key can't fail in between. The conflict is with
-# the same alarm (published again) or with the index of active alarms: neither adds a second one.
+# The lock makes a deletion of the organization wait, so that the foreign key can't fail in between. The conflict is
+# with the same alarm (published again) or with the index of active alarms: neither adds a second one.
 _RAISE: Final = """
 INSERT INTO alarms (id, epoch, rule_id, rule_name, device_id, sensor, severity, state, condition, raised_at,
                     first_breach_at, trigger_value, readings, position)
