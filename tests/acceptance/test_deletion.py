@@ -64,6 +64,15 @@ async def send(url: str, organization: str, value: float, timestamp: int, device
         return (await client.post(f"{url}/ingest", json=reading)).status_code
 
 
+async def publish(platform: Platform, subject: str, payload: bytes) -> None:
+    """Into a stream, behind the platform's back; it must be stored."""
+    client = await nats.connect(platform.urls["nats"])
+    try:
+        assert "error" not in json.loads((await client.request(subject, payload)).data)
+    finally:
+        await client.close()
+
+
 async def ledger_of(platform: Platform, organization: str) -> dict[str, Any]:
     async with platform.client() as client:
         entry: dict[str, Any] = (await client.get(f"/organizations/{organization}/ledger")).json()
@@ -143,7 +152,6 @@ async def processes(tmp_path: Path) -> AsyncIterator[Processes]:
         ingest = await Platform.start(tmp_path / "ingest", "--roles=ingest", **urls)
         stack.push_async_callback(ingest.stop)
         yield Processes(main, ingest)
-        if main.process.returncode is not None: print("DIED", main.tail())  # DEBUG
         assert main.process.returncode is None, main.tail()
         assert ingest.process.returncode is None, ingest.tail()
 
@@ -204,8 +212,7 @@ async def test_a_new_organization_of_the_same_id_starts_clean(processes: Process
     for number in range(6):
         assert await send(main.urls["ingest"], "again", 300.0, number) == 202
     # What nobody can read becomes a letter.
-    client = await nats.connect(main.urls["nats"])
-    await client.request(f"readings.again.{old}.0.http", b"garbage")
+    await publish(main, f"readings.again.{old}.0.http", b"garbage")
     async with main.client() as management:
 
         async def known() -> bool:
@@ -219,8 +226,9 @@ async def test_a_new_organization_of_the_same_id_starts_clean(processes: Process
         await delete(main, "again")
         assert (await management.delete("/organizations/again?confirm=again")).status_code == 404
         assert (await management.get("/organizations/again/ledger")).status_code == 404
-        # At once, but for the note that a second pass is to come.
-        assert [trace for trace in await traces_of(main, old, "again") if "removals" not in trace] == []
+        # At once, but for the note that a second pass is to come, and for what somebody still had in hand for Redis.
+        left = await traces_of(main, old, "again")
+        assert [trace for trace in left if "removals" not in trace and not trace.startswith("redis")] == []
 
         new = await make(main, "again")
         assert new > old
@@ -232,8 +240,7 @@ async def test_a_new_organization_of_the_same_id_starts_clean(processes: Process
 
             await eventually(taken, within_s=10)
         # Somebody who has not heard of anything publishes for the old epoch.
-        late = await client.request(f"readings.again.{old}.0.http", b"late")
-        assert "error" not in json.loads(late.data)
+        await publish(main, f"readings.again.{old}.0.http", b"late")
 
         async def stored() -> bool:
             entry = await ledger_of(main, "again")
@@ -246,7 +253,6 @@ async def test_a_new_organization_of_the_same_id_starts_clean(processes: Process
             assert (await management.get(f"/organizations/again/{path}")).json()["items"] == []
         latest = (await management.get("/organizations/again/telemetry/latest")).json()["items"]
         assert {item["device_id"] for item in latest} <= {"d0", "d1"}
-    await client.close()
     await assert_removed(main, old, "again")
     after = await ledger_of(main, "again")
     assert (after["balanced"], after["gaps"]) == (True, [])
