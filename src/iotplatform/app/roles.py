@@ -9,14 +9,15 @@ from typing import Any, Protocol
 import msgspec
 
 from iotplatform.adapters.embedded import DataDirectory
-from iotplatform.adapters.nats.backlog import BacklogCounter
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
+from iotplatform.adapters.nats.removal import EpochRemover
 from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
-from iotplatform.adapters.postgres.ledger import Ledger
+from iotplatform.adapters.postgres.gaps import Gaps
+from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
@@ -28,6 +29,7 @@ from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
+from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
@@ -37,8 +39,11 @@ from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
+from iotplatform.roles.persistence.ledger_audit import LedgerAudit
+from iotplatform.roles.persistence.maintenance import Duties, Maintenance
 from iotplatform.roles.persistence.readings import ReadingWriter
 from iotplatform.roles.persistence.role import PersistenceRole
+from iotplatform.roles.persistence.stream_care import StreamCare
 from iotplatform.roles.persistence.suspects import Suspects
 
 
@@ -88,7 +93,7 @@ async def assemble(
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         writer = ReadingWriter(connection, dead_letters, store, latest, directory, suspects, metrics)
         alarms = AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics)
-        made.roles.append(PersistenceRole(writer, alarms, Trimmer(connection, settings.streams.keep_s), directory))
+        made.roles.append(PersistenceRole(writer, alarms, _maintenance(settings, resources, metrics, writer)))
         made.readers += [writer.readers, alarms.readers]
     if "notification" in names:
         notification = NotificationRole(connection, resources.database, dead_letters, settings.mail_settings, metrics)
@@ -118,7 +123,8 @@ async def assemble(
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:
         keys = await _signing_keys(settings, data, resources)
-        ledger = LedgerReader(Ledger(resources.database), BacklogCounter(connection), resources.counters)
+        ledger = LedgerReader(resources.database, connection, resources.counters)
+        remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
         context = ManagementContext(
             database=resources.database,
             directory=directory,
@@ -130,11 +136,26 @@ async def assemble(
             dead_letters=dead_letters,
             replayer=Replayer(connection, resources.publisher, metrics),
             default_rule=settings.analysis.default_rule.rule_of,
+            delete_organization=remover.delete,
         )
         made.apps["management"] = management_app(
             routes(context), hosts, addresses=not is_loopback(settings.management.host)
         )
     return made
+
+
+def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writer: ReadingWriter) -> Maintenance:
+    database, connection, directory = resources.database, resources.connection, resources.directory
+    ledger = LedgerReader(database, connection, resources.counters)
+    remover = OrganizationRemover(database, connection, resources.redis, directory)
+    streams = StreamCare(
+        Trimmer(connection, settings.streams.keep_s),
+        EpochRemover(connection),
+        Gaps(database),
+        ledger.look_for_vanished,
+    )
+    duties = Duties(lambda: fold_lanes(database), remover.finish, remover.remove_orphans)
+    return Maintenance(writer, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
 
 
 async def _signing_keys(settings: Settings, data: DataDirectory, resources: Resources) -> SigningKeys:

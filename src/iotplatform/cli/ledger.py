@@ -6,11 +6,9 @@ import argparse
 import asyncio
 import os
 
-from iotplatform.adapters.nats.backlog import BacklogCounter
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
-from iotplatform.adapters.postgres.ledger import Ledger
 from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.app.ledger import LedgerReader
@@ -63,7 +61,7 @@ async def _read(settings: Settings, only: str | None) -> list[LedgerEntry]:
             raise Unavailable("NATS is not reachable")
         directory = Directory(database)
         await directory.load()
-        reader = LedgerReader(Ledger(database), BacklogCounter(connection), Counters(redis))
+        reader = LedgerReader(database, connection, Counters(redis))
         organizations = sorted(directory.organizations(), key=lambda organization: organization.id)
         if only is not None:
             organizations = [organization for organization in organizations if organization.id == only]
@@ -95,3 +93,6 @@ def _print(entries: list[LedgerEntry]) -> None:
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
         )
+    for entry in entries:
+        for gap in entry.gaps:
+            print(f"{entry.organization_id}: {gap}")

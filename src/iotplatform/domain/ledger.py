@@ -17,3 +17,8 @@ class LedgerEntry(msgspec.Struct, frozen=True):
     unused: int
     balanced: bool
     gaps: tuple[str, ...] = ()
+
+    @property
+    def imbalance(self) -> int:
+        """Accepted readings of which nobody knows what became of them; negative when there are too many."""
+        return self.accepted - self.stored - self.dead_lettered - self.in_flight

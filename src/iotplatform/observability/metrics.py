@@ -50,6 +50,23 @@ class Counter:
         ]
 
 
+class Level:
+    """What was found last by somebody who looks from time to time: one value for each combination of label values."""
+
+    __slots__ = ("description", "labels", "name", "values")
+
+    def __init__(self, name: str, description: str, labels: tuple[str, ...]) -> None:
+        self.name = name
+        self.description = description
+        self.labels = labels
+        self.values: dict[tuple[str, ...], float] = {}
+
+    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(value, dict(zip(self.labels, key, strict=True))) for key, value in list(self.values.items())
+        ]
+
+
 class Histogram:
     """Counts of durations in seconds by bucket."""
 
@@ -114,6 +131,14 @@ class Metrics(Collector):
         self.reader_resets = Counter("reader_resets", "Readers that went back to their stored position", ("role",))
         self.nats_connections = Counter("nats_connections", "Connections to NATS made, the first one included")
         self.log_lines_left_out = Counter("log_lines_left_out", "Log lines over the bound of their action", ("action",))
+        self.ledger_imbalance = Level(
+            "ledger_imbalance_readings",
+            "Readings by which accepted differs from stored, dead-lettered and in flight; refreshed by persistence",
+            ("organization",),
+        )
+        self.ledger_gaps = Level(
+            "ledger_gaps", "Sentences in the ledger's list of gaps; refreshed by persistence", ("organization",)
+        )
         self.ingest_request = Histogram("ingest_request_seconds", "From a request's arrival to its answer")
         self.reading_to_stored = Histogram("reading_to_stored_seconds", "From a reading's arrival to its commit")
         self.breach_to_notification = Histogram(
@@ -138,6 +163,11 @@ class Metrics(Collector):
             if isinstance(counter, Counter):
                 meter.create_observable_counter(
                     PREFIX + counter.name, callbacks=[counter.observe], description=counter.description
+                )
+        for level in vars(self).values():
+            if isinstance(level, Level):
+                meter.create_observable_gauge(
+                    PREFIX + level.name, callbacks=[level.observe], description=level.description
                 )
         for gauge in self._gauges:
             meter.create_observable_gauge(PREFIX + gauge.name, callbacks=[gauge.observe], description=gauge.description)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -12,17 +13,19 @@ from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.domain.gap import LaneFollower, LaneGap, LanePlace
 from iotplatform.domain.organization import Organization
 
 FETCH: Final = 1_000
 
 
 class Backlog(msgspec.Struct):
-    """Blocks above a position: the readings in them, and the last running total of each lane seen."""
+    """Blocks above a position: the readings in them, the last running total of each lane seen, and what is missing."""
 
     blocks: int = 0
     readings: int = 0
     lane_totals: dict[str, int] = msgspec.field(default_factory=dict)
+    gaps: list[LaneGap] = msgspec.field(default_factory=list)
 
 
 class BacklogCounter:
@@ -30,8 +33,16 @@ class BacklogCounter:
         self._connection = connection
         self._api = JetStreamApi(connection)
 
-    async def count(self, organization: Organization, partition: int, position: int) -> Backlog:
+    async def count(
+        self,
+        organization: Organization,
+        partition: int,
+        position: int,
+        known: Mapping[str, LanePlace] | None = None,
+    ) -> Backlog:
         """Reads up to what the stream held when it was asked; what arrives meanwhile may or may not count.
+
+        With `known`, where the lanes stood at the position, it finds out what is missing above it.
 
         Raises:
             Unavailable: JetStream is away.
@@ -50,6 +61,7 @@ class BacklogCounter:
             "inactive_threshold": 60_000_000_000,
         }
         backlog = Backlog()
+        follower = LaneFollower(partition, known) if known is not None else None
         try:
             await self._api.call(f"CONSUMER.CREATE.{stream}.{consumer}", {"stream_name": stream, "config": config})
         except ApiError as error:
@@ -64,8 +76,9 @@ class BacklogCounter:
                 )
                 deliveries = [message for message in answers if message.reply]
                 for message in deliveries:
-                    _add(backlog, BlockHeaders.decode(message.headers))
+                    _add(backlog, BlockHeaders.decode(message.headers), follower)
                 if len(deliveries) < FETCH:
+                    backlog.gaps = follower.gaps if follower else []
                     return backlog
         finally:
             try:
@@ -88,9 +101,11 @@ class _Last:
         return self._messages == FETCH
 
 
-def _add(backlog: Backlog, headers: BlockHeaders | None) -> None:
+def _add(backlog: Backlog, headers: BlockHeaders | None, follower: LaneFollower | None) -> None:
     # What no lane has made was never accepted.
     if headers is not None:
         backlog.blocks += 1
         backlog.readings += headers.count
         backlog.lane_totals[headers.lane] = max(headers.total, backlog.lane_totals.get(headers.lane, 0))
+        if follower:
+            follower.follow(headers.lane, headers.number, headers.count, headers.total, 0)

@@ -68,6 +68,14 @@ class Streams:
                 name = subjects.partition_consumer(role, organization.epoch, partition)
                 await self._create_consumer(stream, name, filter_subject)
 
+    async def renew_organization(self, organization: Organization) -> None:
+        """The stream of a new organization, without anything that an earlier one of its id may have left.
+
+        Only while the id is certainly this organization's.
+        """
+        await self.delete_organization(organization.id)
+        await self.create_organization(organization)
+
     async def delete_organization(self, organization_id: str) -> None:
         try:
             await self._api.call(f"STREAM.DELETE.{subjects.organization_stream(organization_id)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, get_args
 
 from iotplatform.adapters.nats import subjects
@@ -10,6 +12,9 @@ from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, 
 from iotplatform.adapters.nats.connection import Connection, NobodyThere
 from iotplatform.adapters.nats.streams import NOTIFICATION_ROLES, PARTITION_ROLES
 from iotplatform.domain.organization import Organization
+
+# Called with a partition and the sequence below which it is about to be cut.
+BeforeCut = Callable[[int, int], Awaitable[None]]
 
 _GONE: Final = frozenset({NOT_FOUND_STREAM, NOT_FOUND_CONSUMER})
 
@@ -22,7 +27,7 @@ class Trimmer:
         self._keep = dt.timedelta(seconds=keep_s)
         self._cut: dict[str, int] = {}
 
-    async def trim(self, organization: Organization) -> int:
+    async def trim(self, organization: Organization, before_cut: BeforeCut | None = None) -> int:
         """The number of blocks removed."""
         stream = subjects.organization_stream(organization.id)
         removed = 0
@@ -30,14 +35,22 @@ class Trimmer:
             consumers = [subjects.partition_consumer(role, organization.epoch, partition) for role in PARTITION_ROLES]
             for source in get_args(subjects.Source):
                 subject = subjects.readings_subject(organization.id, organization.epoch, partition, source)
-                removed += await self._trim_subject(stream, subject, consumers)
+                removed += await self._trim_subject(
+                    stream, subject, consumers, partial(before_cut, partition) if before_cut else None
+                )
         return removed
 
     async def trim_notifications(self) -> int:
         """The number of transitions removed."""
         return await self._trim_subject(subjects.NOTIFICATIONS, "notifications.>", list(NOTIFICATION_ROLES))
 
-    async def _trim_subject(self, stream: str, subject: str, consumers: list[str]) -> int:
+    async def _trim_subject(
+        self,
+        stream: str,
+        subject: str,
+        consumers: list[str],
+        before_cut: Callable[[int], Awaitable[None]] | None = None,
+    ) -> int:
         last = await self._last(stream, subject)
         if last is None or self._cut.get(subject, 0) >= last:
             return 0
@@ -46,6 +59,8 @@ class Trimmer:
             cut = min(floor + 1, last, await self._first_kept(stream, subject) or last)
             if cut <= self._cut.get(subject, 1):
                 return 0
+            if before_cut is not None:
+                await before_cut(cut)
             answer = await self._api.call(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": cut})
         except ApiError as error:
             if error.code in _GONE:

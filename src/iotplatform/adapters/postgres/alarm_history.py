@@ -17,12 +17,14 @@ from iotplatform.errors import PlatformError
 
 READER: Final = "persistence"
 
-# The conflict is with the same alarm (published again) or with the index of active alarms: neither adds a second one.
+# The lock makes a deletion of the organization wait, so that the foreign key can't fail in between. The conflict is
+# with the same alarm (published again) or with the index of active alarms: neither adds a second one.
 _RAISE: Final = """
 INSERT INTO alarms (id, epoch, rule_id, rule_name, device_id, sensor, severity, state, condition, raised_at,
                     first_breach_at, trigger_value, readings, position)
 SELECT $1, $2::bigint, $3, $4, $5, $6, $7, 'active', $8, $9, $10, $11, $12::text::jsonb, $13
-WHERE EXISTS (SELECT FROM organizations WHERE epoch = $2)
+FROM organizations o WHERE o.epoch = $2
+FOR KEY SHARE OF o
 ON CONFLICT DO NOTHING
 """
 

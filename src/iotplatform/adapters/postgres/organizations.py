@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import conflict, translated
 from iotplatform.adapters.postgres.models import ChannelRow, OrganizationRow, PartitionRow, RuleRow
+from iotplatform.adapters.postgres.removals import LOCK_ID
 from iotplatform.domain.channel import Channel
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
@@ -34,7 +35,8 @@ async def create(
 ) -> Organization:
     """Make an organization with its partitions, first rule and first channel, and its stream before anyone sees it.
 
-    A stream without an organization can be left behind; it is harmless, and taken over when the id is used again.
+    `make_stream` is called while nobody else can make an organization of this id, nor remove the stream of an earlier
+    one. A stream without an organization can be left behind: it is harmless, and replaced when the id is used again.
 
     Raises:
         Rejected: the id is taken.
@@ -43,6 +45,7 @@ async def create(
     taken = conflict(f"the organization {organization_id!r} exists already", constraint="organizations_id_key")
     with translated(), taken:
         async with database.sessions.begin() as session:
+            await session.execute(text(LOCK_ID.replace("$1", ":id")), {"id": organization_id})
             row = OrganizationRow(id=organization_id, name=name, partitions=partitions)
             session.add(row)
             await session.flush()

@@ -17,6 +17,8 @@ import msgspec
 
 from iotplatform.adapters.postgres.connection import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S
 from iotplatform.adapters.postgres.errors import translated
+from iotplatform.adapters.postgres.gaps import record_gaps
+from iotplatform.adapters.postgres.lanes import load_lanes
 from iotplatform.adapters.postgres.reading_rows import (
     BOOLEAN,
     COLUMNS,
@@ -27,6 +29,7 @@ from iotplatform.adapters.postgres.reading_rows import (
     add_rows,
     chunks_of,
 )
+from iotplatform.domain.gap import LaneGap, LanePlace
 from iotplatform.domain.reading import Reading, Value
 from iotplatform.errors import PlatformError
 
@@ -61,7 +64,7 @@ RETURNING p.epoch, p.number
 
 _LANES: Final = """
 INSERT INTO lanes (epoch, partition, id, source, last_number, total, seen_at)
-SELECT *, now() FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::timestamptz[])
 ON CONFLICT (epoch, partition, id) DO UPDATE
     SET last_number = excluded.last_number, total = excluded.total, seen_at = excluded.seen_at
 """
@@ -93,12 +96,13 @@ Write = Callable[["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]", Rows], Awa
 
 
 class LaneMark(msgspec.Struct, frozen=True):
-    """How far a lane has come, by the last of its blocks that was handled."""
+    """How far a lane has come, by the last of its blocks that was handled and when the stream stored that one (us)."""
 
     lane: str
     source: str
     number: int
     total: int
+    seen_at: int
 
 
 class PartitionWork(msgspec.Struct):
@@ -114,6 +118,7 @@ class PartitionWork(msgspec.Struct):
     readings: list[tuple[Reading, int]] = msgspec.field(default_factory=list)
     dead_lettered: int = 0
     lanes: dict[str, LaneMark] = msgspec.field(default_factory=dict)
+    gaps: list[LaneGap] = msgspec.field(default_factory=list)
 
 
 class PositionMoved(PlatformError):
@@ -153,6 +158,10 @@ class ReadingStore:
 
     async def close(self) -> None:
         await self._pool.close()
+
+    async def lanes(self, epoch: int, partition: int) -> dict[str, LanePlace]:
+        """How far the lanes of a partition have come, to be asked for after its position."""
+        return await load_lanes(self._pool, epoch, partition)
 
     async def store(self, work: Sequence[PartitionWork]) -> None:
         """All of it in one transaction.
@@ -236,7 +245,9 @@ class ReadingStore:
                     [mark.source for _, mark in marks],
                     [mark.number for _, mark in marks],
                     [mark.total for _, mark in marks],
+                    [mark.seen_at for _, mark in marks],
                 )
+            await record_gaps(connection, [(part.epoch, gap) for part in work for gap in part.gaps])
             if rows:
                 await write(connection, rows)
 

@@ -136,6 +136,16 @@ class RedisConnection:
         with translated():
             return bool(await self._redis.exists(key))
 
+    async def scan(self, pattern: str) -> list[bytes]:
+        """Every key that matches; the whole key space is gone through, a thousand keys at a time."""
+        with translated():
+            return [key async for key in self._redis.scan_iter(match=pattern, count=1_000)]
+
+    async def unlink(self, keys: Sequence[bytes]) -> int:
+        """Remove keys; their memory is freed in the background."""
+        with translated():
+            return int(await self._redis.unlink(*keys)) if keys else 0
+
 
 @contextmanager
 def translated() -> Iterator[None]:

@@ -22,7 +22,10 @@ from iotplatform.errors import Rejected
 
 
 class ManagementContext(msgspec.Struct, frozen=True):
-    """`default_rule` makes the rule that a new organization of this id gets."""
+    """`default_rule` makes the rule that a new organization of this id gets.
+
+    `delete_organization` removes every trace; False when somebody else has.
+    """
 
     database: Database
     directory: Directory
@@ -34,6 +37,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     dead_letters: DeadLetters
     replayer: Replayer
     default_rule: Callable[[str], Rule]
+    delete_organization: Callable[[Organization], Awaitable[bool]]
 
     async def organization(self, organization_id: str) -> Organization:
         """The organization of a request.

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from iotplatform.adapters.postgres import organizations
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.domain.channel import LOG_CHANNEL
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.timestamps import format_timestamp
-from iotplatform.roles.management.context import ManagementContext
+from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.context import ManagementContext, not_found
 from iotplatform.roles.management.fields import Body, Identifier, Name
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
 
@@ -25,6 +26,9 @@ class NewOrganization(Body, frozen=True):
     id: Identifier
     name: Name
     partitions: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+
+
+Confirm = Annotated[str | None, QueryParameter(description="the organization's id once more: nothing comes back")]
 
 
 class OrganizationAnswer(msgspec.Struct, frozen=True):
@@ -51,7 +55,7 @@ async def create_organization(
         data.partitions,
         rule=context.default_rule(data.id),
         channel=LOG_CHANNEL,
-        make_stream=context.streams.create_organization,
+        make_stream=context.streams.renew_organization,
     )
     # Other processes hear of it by the change feed; this one need not wait for that.
     await context.directory.apply([Change("organization", made.epoch, made.id)])
@@ -69,3 +73,15 @@ async def list_organizations(
 @get("/organizations/{org:str}")
 async def read_organization(org: FromPath[str], context: NamedDependency[ManagementContext]) -> OrganizationAnswer:
     return _answer(await context.organization(org))
+
+
+@delete("/organizations/{org:str}")
+async def delete_organization(
+    org: FromPath[str], context: NamedDependency[ManagementContext], confirm: Confirm = None
+) -> None:
+    """Remove every trace: rows, readings, streams, messages, keys."""
+    if confirm != org:
+        fault = Fault(f"must be {org!r}, because every trace of the organization is removed", field="confirm")
+        raise Rejected("invalid", "the query is not valid", faults=(fault,))
+    if not await context.delete_organization(await context.organization(org)):
+        raise not_found("organization", org)

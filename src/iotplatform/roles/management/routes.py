@@ -19,7 +19,12 @@ from iotplatform.roles.management.dead_letters import list_dead_letters, replay_
 from iotplatform.roles.management.deliveries import list_deliveries
 from iotplatform.roles.management.devices import create_device, create_device_of, list_devices, read_device
 from iotplatform.roles.management.ledger import read_ledger
-from iotplatform.roles.management.organizations import create_organization, list_organizations, read_organization
+from iotplatform.roles.management.organizations import (
+    create_organization,
+    delete_organization,
+    list_organizations,
+    read_organization,
+)
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, guard_by, look_at
 from iotplatform.roles.management.rules import list_rules, read_rule
 from iotplatform.roles.management.telemetry import list_latest, list_readings
@@ -36,6 +41,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         create_organization,
         list_organizations,
         read_organization,
+        delete_organization,
         create_device,
         create_device_of,
         list_devices,

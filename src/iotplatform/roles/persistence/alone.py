@@ -9,6 +9,7 @@ import structlog
 from iotplatform.adapters.nats.partitions import Partition, PartitionKey
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.domain.caution import MAX_TRIES
+from iotplatform.domain.gap import LanePlace
 from iotplatform.errors import Unavailable
 from iotplatform.roles.persistence.blocks import Part, prepare
 from iotplatform.roles.persistence.suspects import Suspects, give_up
@@ -18,17 +19,21 @@ log = structlog.get_logger(role="persistence")
 
 
 class AloneWriter:
-    """`write` commits a part, or returns what is left to be tried again; `positions` are those it has moved."""
+    """`write` commits a part, or returns what is left to do again; `positions` are those it has moved, and `lanes`
+    where the lanes stand there.
+    """
 
     def __init__(
         self,
         suspects: Suspects,
         write: Callable[[Part], Awaitable[list[Part]]],
         positions: Mapping[PartitionKey, int],
+        lanes: Mapping[PartitionKey, Mapping[str, LanePlace]],
     ) -> None:
         self._suspects = suspects
         self._write = write
         self._positions = positions
+        self._lanes = lanes
 
     async def store(self, reader: Reader, partition: Partition, deliveries: list[Delivery]) -> None:
         """All of them, or up to where the partition was lost; an outage is waited out.
@@ -54,9 +59,9 @@ class AloneWriter:
         key = partition.key
         async with self._suspects.alone(key, before, delivery.sequence) as tries:
             if tries >= MAX_TRIES:
-                prepared = give_up(partition, before, delivery, tries)
+                prepared = give_up(partition, before, delivery, self._lanes[key], tries)
             else:
-                prepared = prepare(*key, before, [delivery])
+                prepared = prepare(*key, before, [delivery], self._lanes[key])
             parts: list[Part] = [(reader, partition, delivery, prepared)]
             while parts:
                 parts = await self._write(parts[0])

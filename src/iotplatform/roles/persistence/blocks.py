@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,7 @@ from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
 from iotplatform.domain.dead_letter import DeadLetter, Reason, encode_payload
+from iotplatform.domain.gap import NOTHING_KNOWN, LaneFollower, LanePlace
 from iotplatform.domain.reading import Reading, UnreadableBlock, Value, decode_block
 
 Newest = dict[tuple[str, str], tuple[int, int, Value]]
@@ -19,12 +20,14 @@ Newest = dict[tuple[str, str], tuple[int, int, Value]]
 class Prepared(msgspec.Struct):
     """`arrivals` are the blocks' times of arrival with their numbers of readings, for the latency histogram.
 
-    `refusal` is what the database said when it took the readings not all.
+    `places` is where the lanes stand once this is committed. `refusal` is what the database said when it did not take
+    all the readings.
     """
 
     work: PartitionWork
     letters: list[DeadLetter]
     arrivals: list[tuple[int, int]]
+    places: dict[str, LanePlace]
     refusal: str | None = None
 
     @property
@@ -37,16 +40,25 @@ class Prepared(msgspec.Struct):
 Part = tuple[Reader, Partition, Delivery, Prepared]
 
 
-def prepare(epoch: int, partition: int, before: int, deliveries: Sequence[Delivery]) -> Prepared:
-    """`deliveries` follow the position `before` in stream order."""
+def prepare(
+    epoch: int,
+    partition: int,
+    before: int,
+    deliveries: Sequence[Delivery],
+    known: Mapping[str, LanePlace] = NOTHING_KNOWN,
+) -> Prepared:
+    """`deliveries` follow the position `before`, where the lanes stood at `known`, in stream order."""
     work = PartitionWork(epoch, partition, before, deliveries[-1].sequence)
-    prepared = Prepared(work, [], [])
+    lanes = LaneFollower(partition, known)
+    work.gaps = lanes.gaps
+    prepared = Prepared(work, [], [], lanes.places)
     for delivery in deliveries:
         headers = BlockHeaders.decode(delivery.headers)
         count = headers.count if headers else 0
         if headers:
             source = delivery.subject.rpartition(".")[2]
-            work.lanes[headers.lane] = LaneMark(headers.lane, source, headers.number, headers.total)
+            place = lanes.follow(headers.lane, headers.number, count, headers.total, delivery.stored_at)
+            work.lanes[headers.lane] = LaneMark(headers.lane, source, place.number, place.total, place.seen_at)
             prepared.arrivals.append((headers.arrived_at, count))
         try:
             readings = decode_block(delivery.data)

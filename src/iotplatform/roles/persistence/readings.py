@@ -13,12 +13,15 @@ from iotplatform.adapters.nats.partitions import Partition, PartitionKey, Partit
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Batch, Readers
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.lanes import drop_ended
 from iotplatform.adapters.postgres.persistence import PositionMoved, ReadingStore, UnstorableData
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.domain.gap import LanePlace
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.alone import AloneWriter
-from iotplatform.roles.persistence.blocks import Newest, Part, newest_of, prepare
+from iotplatform.roles.persistence.blocks import Part, Prepared, prepare
+from iotplatform.roles.persistence.latest import LatestKeeper
 from iotplatform.roles.persistence.letters import LetterSender
 from iotplatform.roles.persistence.settling import Settler
 from iotplatform.roles.persistence.suspects import Suspects
@@ -34,8 +37,8 @@ RETRY_AFTER_S: Final = 1.0
 HALTED_FOR_S: Final = 2.0
 # Partitions that are settled at a time, each with no more in memory than a reader hands out at once.
 MAX_ASIDE: Final = 16
-# Twice what a command may take in PostgreSQL: no commit of before is under way any more.
-SETTLED_AFTER_S: Final = 60
+# So many lanes of a partition are kept in memory without a look at which of them have ended.
+FEW_LANES: Final = 64
 
 
 class ReadingWriter:
@@ -54,12 +57,13 @@ class ReadingWriter:
         self._settler = Settler(store, LetterSender(dead_letters))
         self._aside = 0
         self._store = store
-        self._latest = latest
+        self.latest = LatestKeeper(latest, store)
         self._directory = directory
         self._suspects = suspects
         self._metrics = metrics
         self._positions: dict[PartitionKey, int] = {}
-        self._alone = AloneWriter(suspects, self._settle_once, self._positions)
+        self._lanes: dict[PartitionKey, dict[str, LanePlace]] = {}
+        self._alone = AloneWriter(suspects, self._settle_once, self._positions, self._lanes)
         self._tasks = Tasks("persistence.readings")
 
     async def start(self) -> None:
@@ -88,6 +92,7 @@ class ReadingWriter:
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._positions if key[0] not in epochs]:
             del self._positions[key]
+            self._lanes.pop(key, None)
         self._suspects.forget(epochs)
 
     async def _acquire(self, partition: Partition) -> int:
@@ -100,30 +105,15 @@ class ReadingWriter:
             raise Unavailable(f"the partition can't be acquired: {error!r}") from error
 
     async def _take_hold(self, partition: Partition) -> int:
-        await self.fill_latest(partition.organization.epoch)
+        await self.latest.fill(partition.organization.epoch)
         position = await self._suspects.acquire(partition)
         if position is None:
             raise Unavailable(
                 f"organization {partition.organization.id} has no partition {partition.number} (any more)"
             )
+        self._lanes[partition.key] = await self._store.lanes(*partition.key)
         self._positions[partition.key] = position
         return position
-
-    async def fill_latest(self, epoch: int) -> None:
-        """Make Redis complete again after it was emptied; what is written meanwhile keeps what is newer.
-
-        Not at once: a commit may be under way whose values went into the old Redis and are not in the store yet.
-        """
-        if await self._latest.is_complete(epoch):
-            return
-        now = now_us()
-        since = await self._latest.incomplete_since(epoch, now)
-        if now - since < SETTLED_AFTER_S * 1_000_000:
-            return
-        newest = await self._store.newest(epoch)
-        if newest:
-            await self._latest.keep({epoch: newest})
-        await self._latest.mark_complete(epoch, since)
 
     async def _run(self) -> None:
         backoff = Backoff(0.1, 5.0)
@@ -239,7 +229,8 @@ class ReadingWriter:
         fresh = [delivery for delivery in deliveries if delivery.sequence > position]
         if not fresh:
             return None
-        prepared = prepare(partition.organization.epoch, partition.number, position, fresh)
+        lanes = self._lanes[partition.key]
+        prepared = prepare(partition.organization.epoch, partition.number, position, fresh, lanes)
         return reader, partition, fresh[-1], prepared
 
     async def _write(self, parts: list[Part]) -> list[Part]:
@@ -248,7 +239,7 @@ class ReadingWriter:
         Raises:
             Unavailable: a server is away; all of `parts` are to be tried again.
         """
-        await self._keep_latest(parts)
+        await self.latest.keep([prepared.work for *_, prepared in parts])
         try:
             await self._store.store([prepared.work for *_, prepared in parts])
         except PositionMoved as error:
@@ -269,18 +260,11 @@ class ReadingWriter:
             await self._committed(part)
         return []
 
-    async def _keep_latest(self, parts: list[Part]) -> None:
-        newest: dict[int, Newest] = {}
-        for _, partition, _, prepared in parts:
-            newest_of(prepared.work, newest.setdefault(partition.organization.epoch, {}))
-        newest = {epoch: entries for epoch, entries in newest.items() if entries}
-        if newest:
-            await self._latest.keep(newest)
-
     async def _committed(self, part: Part) -> None:
         reader, partition, last, prepared = part
         work = prepared.work
         self._positions[partition.key] = work.after
+        self._follow_lanes(partition, last, prepared)
         await self.readers.acknowledge(reader, last)
         now = now_us()
         for arrived_at, count in prepared.arrivals:
@@ -296,6 +280,22 @@ class ReadingWriter:
             position=work.after,
             readings=len(work.readings),
         )
+
+    def _follow_lanes(self, partition: Partition, last: Delivery, prepared: Prepared) -> None:
+        lanes = self._lanes.setdefault(partition.key, {})
+        lanes.update(prepared.places)
+        if len(lanes) > FEW_LANES:
+            drop_ended(lanes, last.stored_at)
+        for gap in prepared.work.gaps:
+            log.error(
+                "persistence.gap",
+                organization=partition.organization.id,
+                partition=gap.partition,
+                lane=gap.lane,
+                first_number=gap.first_number,
+                last_number=gap.last_number,
+                readings=gap.readings,
+            )
 
 
 def _names(partition: Partition) -> dict[str, str | int]:

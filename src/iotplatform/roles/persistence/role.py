@@ -1,13 +1,11 @@
-"""The persistence role: readings, alarm history, and the trimming of what both roles have behind them."""
+"""The persistence role: readings, alarm history, and the maintenance of streams, lanes and the ledger's gauges."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from iotplatform.adapters.nats.trimming import Trimmer
-from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.roles.persistence.alarms import AlarmWriter
-from iotplatform.roles.persistence.maintenance import maintain
+from iotplatform.roles.persistence.maintenance import Maintenance
 from iotplatform.roles.persistence.readings import ReadingWriter
 from iotplatform.runtime.tasks import Tasks
 
@@ -17,11 +15,10 @@ STOP_S: Final = 5.0
 class PersistenceRole:
     name = "persistence"
 
-    def __init__(self, readings: ReadingWriter, alarms: AlarmWriter, trimmer: Trimmer, directory: Directory) -> None:
+    def __init__(self, readings: ReadingWriter, alarms: AlarmWriter, maintenance: Maintenance) -> None:
         self.readings = readings
         self.alarms = alarms
-        self._trimmer = trimmer
-        self._directory = directory
+        self._maintenance = maintenance
         self._tasks = Tasks(self.name)
 
     async def start(self) -> None:
@@ -29,7 +26,7 @@ class PersistenceRole:
         await self.alarms.start()
         self._tasks.start(self.readings.wait(), "readings")
         self._tasks.start(self.alarms.wait(), "alarms")
-        self._tasks.start(maintain(self.readings, self._trimmer, self._directory), "maintenance")
+        self._tasks.start(self._maintenance.run(), "maintenance")
 
     async def wait(self) -> None:
         await self._tasks.wait()

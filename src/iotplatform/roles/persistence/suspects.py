@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -15,6 +15,7 @@ from iotplatform.adapters.nats.reader import Delivery
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
 from iotplatform.domain.caution import careful_blocks, given_up_detail
+from iotplatform.domain.gap import LaneFollower, LanePlace
 from iotplatform.errors import Unavailable
 from iotplatform.roles.persistence.blocks import Prepared, block_letter
 from iotplatform.runtime.backoff import Backoff
@@ -116,14 +117,19 @@ class Suspects:
                 self._under_way.pop(key, None)
 
 
-def give_up(partition: Partition, before: int, delivery: Delivery, tries: int) -> Prepared:
+def give_up(
+    partition: Partition, before: int, delivery: Delivery, known: Mapping[str, LanePlace], tries: int
+) -> Prepared:
     """What becomes of a block that can't be handled: a letter, and its readings counted as dead-lettered."""
+    lanes = LaneFollower(partition.number, known)
     work = PartitionWork(*partition.key, before, delivery.sequence)
     headers = BlockHeaders.decode(delivery.headers)
     count = headers.count if headers else 0
     if headers:
         source = delivery.subject.rpartition(".")[2]
-        work.lanes[headers.lane] = LaneMark(headers.lane, source, headers.number, headers.total)
+        place = lanes.follow(headers.lane, headers.number, count, headers.total, delivery.stored_at)
+        work.lanes[headers.lane] = LaneMark(headers.lane, source, place.number, place.total, place.seen_at)
+        work.gaps = lanes.gaps
     work.dead_lettered = count
     letter = block_letter(partition.number, delivery, "unstorable", given_up_detail(tries), count)
-    return Prepared(work, [letter], [])
+    return Prepared(work, [letter], [], lanes.places)

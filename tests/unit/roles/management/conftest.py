@@ -13,8 +13,10 @@ from litestar import Litestar
 from iotplatform.adapters.nats.dead_letters import LetterPage, PlacedLetter
 from iotplatform.adapters.nats.replay import ReplayResult
 from iotplatform.adapters.postgres import tokens
+from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.removals import Removals
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
@@ -35,7 +37,7 @@ class Streams:
         self.created: list[Organization] = []
         self.failure: Exception | None = None
 
-    async def create_organization(self, organization: Organization) -> None:
+    async def renew_organization(self, organization: Organization) -> None:
         if self.failure is not None:
             raise self.failure
         self.created.append(organization)
@@ -109,6 +111,12 @@ def keys() -> SigningKeys:
 async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> ManagementContext:
     await tokens.register_keys(database, keys.public_pems)
     directory = Directory(database)
+
+    async def delete_organization(organization: Organization) -> bool:
+        removal = await Removals(database).begin(organization)
+        await directory.apply([Change("organization", organization.epoch, organization.id)])
+        return removal is not None
+
     parts: dict[str, Any] = {
         "streams": stubs.streams,
         "latest": stubs.latest,
@@ -122,6 +130,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         tokens=DeviceTokens(keys),
         verifier=Verifier(directory.public_key, directory.token_is_live),
         default_rule=default_rule,
+        delete_organization=delete_organization,
         **parts,
     )
 

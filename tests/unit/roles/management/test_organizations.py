@@ -125,3 +125,24 @@ async def test_pages(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("name", ["unknown", "a%20b", "%00", "a" * 65])
 async def test_an_organization_that_is_not_there(client: httpx.AsyncClient, path: str, name: str) -> None:
     assert (await client.get(f"/organizations/{name}{path}")).status_code == 404
+
+
+@pytest.mark.parametrize("query", ["", "?confirm=", "?confirm=other", "?confirm=ORG"])
+async def test_deleting_needs_the_id_once_more(client: httpx.AsyncClient, org: str, query: str) -> None:
+    answer = await client.delete(f"/organizations/{org}{query}")
+    assert answer.status_code == 422
+    assert [fault["field"] for fault in answer.json()["errors"]] == ["confirm"]
+    assert (await client.get(f"/organizations/{org}")).status_code == 200
+    # Also where there is nothing to delete: what is wrong with the request comes first.
+    assert (await client.delete("/organizations/nobody")).status_code == 422
+
+
+async def test_what_was_deleted_is_gone_and_can_be_made_again(client: httpx.AsyncClient, org: str) -> None:
+    assert (await client.post(f"/organizations/{org}/devices", json={"name": "d", "id": "d"})).status_code == 201
+    answer = await client.delete(f"/organizations/{org}?confirm={org}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    for path in ("", "/devices", "/devices/d", "/ledger"):
+        assert (await client.get(f"/organizations/{org}{path}")).status_code == 404
+    assert (await client.delete(f"/organizations/{org}?confirm={org}")).status_code == 404
+    assert (await client.post("/organizations", json={"id": org, "name": "Again"})).status_code == 201
+    assert (await client.get(f"/organizations/{org}/devices")).json()["items"] == []

@@ -10,6 +10,7 @@ import pytest
 from iotplatform.adapters.nats.headers import COUNT, BlockHeaders
 from iotplatform.adapters.nats.reader import Delivery
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
+from iotplatform.domain.gap import LaneGap, LanePlace
 from iotplatform.domain.reading import Reading, encode_readings, join_block
 from iotplatform.roles.persistence.blocks import newest_of, prepare, reading_letter
 
@@ -36,7 +37,7 @@ def test_blocks_become_one_piece_of_work():
         after=9,
         readings=[(first[0], 5), (first[1], 5), (second[0], 9), (second[1], 9)],
         dead_lettered=0,
-        lanes={"lane1": LaneMark("lane1", "http", 2, 4)},
+        lanes={"lane1": LaneMark("lane1", "http", 2, 4, 2_009)},
     )
     assert prepared.letters == []
     assert prepared.arrivals == [(1_005, 2), (1_009, 2)]
@@ -53,7 +54,10 @@ def test_every_lane_leaves_its_last_mark():
             delivery(3, readings(1.0), lane="a", number=9, total=81),
         ],
     )
-    assert prepared.work.lanes == {"a": LaneMark("a", "http", 9, 81), "b": LaneMark("b", "mqtt", 1, 1)}
+    assert prepared.work.lanes == {
+        "a": LaneMark("a", "http", 9, 81, 2_003),
+        "b": LaneMark("b", "mqtt", 1, 1, 2_002),
+    }
 
 
 def test_a_block_that_cannot_be_read_becomes_a_letter_and_counts():
@@ -158,3 +162,22 @@ def test_the_letter_of_one_reading_can_be_sent_again():
         "value": "a\x00b",
         "timestamp": 5,
     }
+
+
+class TestGaps:
+    def test_numbers_that_follow_leave_none(self):
+        known = {"lane1": LanePlace(4, 40, 1)}
+        blocks = [delivery(5, readings(1.0), number=5, total=41), delivery(6, readings(1.0), number=6, total=42)]
+        prepared = prepare(7, 3, 4, blocks, known)
+        assert prepared.work.gaps == []
+        assert prepared.places == {"lane1": LanePlace(6, 42, 2_006)}
+
+    def test_a_missing_number_is_written_down_with_the_position(self):
+        prepared = prepare(7, 3, 4, [delivery(6, readings(1.0), number=7, total=50)], {"lane1": LanePlace(4, 40, 1)})
+        assert prepared.work.gaps == [LaneGap(3, "lane1", 5, 6, 9)]
+
+    def test_the_same_again_leaves_the_lane_where_it_is(self):
+        known = {"lane1": LanePlace(4, 40, 1)}
+        prepared = prepare(7, 3, 4, [delivery(6, readings(1.0), number=4, total=40)], known)
+        assert prepared.work.gaps == []
+        assert prepared.work.lanes["lane1"] == LaneMark("lane1", "http", 4, 40, 1)
