@@ -11,6 +11,7 @@ from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.adapters.nats.backlog import BacklogCounter
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
+from iotplatform.adapters.nats.shares import SharedReaders
 from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.ledger import Ledger
@@ -23,6 +24,7 @@ from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.ledger import LedgerReader
+from iotplatform.app.members import membership_of
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
@@ -49,11 +51,12 @@ class Role(Protocol):
 
 
 class Assembly(msgspec.Struct):
-    """The roles of this process, the applications they bring, and the readers whose lag is shown."""
+    """The roles of this process, the applications they bring, and the readers whose lag and shares are shown."""
 
     roles: list[Role] = msgspec.field(default_factory=list)
     apps: dict[str, Any] = msgspec.field(default_factory=dict)
     readers: list[Readers] = msgspec.field(default_factory=list)
+    shares: list[SharedReaders] = msgspec.field(default_factory=list)
 
 
 async def assemble(
@@ -76,20 +79,34 @@ async def assemble(
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
         store = await ReadingStore.open(resources.urls.postgres)
         stack.push_async_callback(store.close)
-        writer = ReadingWriter(connection, dead_letters, store, latest, directory, metrics)
-        alarms = AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics)
-        made.roles.append(PersistenceRole(writer, alarms, Trimmer(connection, settings.streams.keep_s), directory))
+        membership = membership_of("persistence", resources, data)
+        writer = ReadingWriter(connection, dead_letters, store, latest, directory, metrics, membership)
+        alarms = AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership)
+        trimmer = Trimmer(connection, settings.streams.keep_s)
+        made.roles.append(PersistenceRole(writer, alarms, trimmer, directory, membership))
         made.readers += [writer.readers, alarms.readers]
+        made.shares.append(writer.partitions)
     if "notification" in names:
-        notification = NotificationRole(connection, resources.database, dead_letters, settings.mail_settings, metrics)
+        membership = membership_of("notification", resources, data)
+        notification = NotificationRole(
+            connection, resources.database, dead_letters, settings.mail_settings, metrics, membership
+        )
         made.roles.append(notification)
         made.readers.append(notification.readers)
+        made.shares.append(notification.notifications)
     if "analysis" in names:
         analysis = AnalysisRole(
-            connection, resources.publisher, AnalysisStore(resources.redis), resources.counters, directory, metrics
+            connection,
+            resources.publisher,
+            AnalysisStore(resources.redis),
+            resources.counters,
+            directory,
+            metrics,
+            membership_of("analysis", resources, data),
         )
         made.roles.append(analysis)
         made.readers.append(analysis.readers)
+        made.shares.append(analysis.partitions)
     if "ingest" in names:
         ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
         made.roles.append(ingest)

@@ -32,6 +32,7 @@ from iotplatform.roles.analysis.evaluator import (
 )
 from iotplatform.roles.analysis.rule_index import RuleIndex
 from iotplatform.roles.analysis.transitions import publish_transitions
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="analysis")
@@ -74,9 +75,11 @@ class AnalysisRole:
         counters: Counters,
         directory: Directory,
         metrics: Metrics,
+        membership: Membership,
     ) -> None:
         self.readers = Readers(self.name, connection, metrics)
-        self._partitions = PartitionReaders(self.readers, self._acquire)
+        self.partitions = PartitionReaders(self.readers, membership, self._acquire, self._let_go)
+        self._membership = membership
         self._publisher = publisher
         self._store = store
         self._counters = counters
@@ -89,20 +92,24 @@ class AnalysisRole:
 
     async def start(self) -> None:
         await self.readers.start()
+        await self._membership.join()
+        self._tasks.start(self._membership.run(), "membership")
         self._directory.on_organizations(self._follow)
         self._follow()
         self._tasks.start(self._run(), "evaluate")
 
     async def wait(self) -> None:
-        await asyncio.gather(self._tasks.wait(), self.readers.wait())
+        await asyncio.gather(self._tasks.wait(), self.readers.wait(), self.partitions.wait())
 
     async def stop(self) -> None:
         await self._tasks.stop()
+        await self.partitions.stop()
+        await self._membership.leave()
         await self.readers.stop()
 
     def _follow(self) -> None:
         organizations = self._directory.organizations()
-        self._partitions.follow(organizations)
+        self.partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._held if key[0] not in epochs]:
             del self._held[key]
@@ -117,6 +124,11 @@ class AnalysisRole:
             await self._store.clear_outbox([hold])
         self._held[partition.key] = Held(hold, hold.position)
         return hold.position
+
+    async def _let_go(self, partition: Partition) -> None:
+        held = self._held.pop(partition.key, None)
+        if held is not None:
+            self._cached_series -= len(held.states)
 
     async def _run(self) -> None:
         while True:
@@ -140,7 +152,7 @@ class AnalysisRole:
             await self._publish(await self._commit(work))
 
     async def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Work | None:
-        partition = self._partitions.of(reader)
+        partition = self.partitions.of(reader)
         held = self._held.get(partition.key) if partition else None
         if partition is None or held is None:
             return None
@@ -212,7 +224,7 @@ class AnalysisRole:
         for part, fenced in zip(work, verdicts, strict=True):
             if fenced is not None:
                 log.warning("analysis.fenced", organization=part.partition.organization.id, detail=str(fenced))
-                self.readers.reset(part.reader, "fenced", after_s=RETRY_AFTER_S)
+                self.partitions.fenced(part.reader)
                 continue
             part.held.position = part.last.sequence
             self._metrics.commits.add(1, self.name)

@@ -20,13 +20,13 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.blocks import Newest, Prepared, newest_of, prepare, reading_letter
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.clock import now_us
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="persistence")
 
 # Two connections commit side by side: while one waits for the disk the other prepares.
 WORKERS: Final = 2
-RETRY_AFTER_S: Final = 1.0
 
 Part = tuple[Reader, Partition, Delivery, Prepared]
 
@@ -40,9 +40,10 @@ class ReadingWriter:
         latest: LatestValues,
         directory: Directory,
         metrics: Metrics,
+        membership: Membership,
     ) -> None:
         self.readers = Readers("persistence", connection, metrics)
-        self._partitions = PartitionReaders(self.readers, self._acquire)
+        self.partitions = PartitionReaders(self.readers, membership, self._acquire, self._let_go)
         self._dead_letters = dead_letters
         self._store = store
         self._latest = latest
@@ -58,17 +59,19 @@ class ReadingWriter:
         for number in range(WORKERS):
             self._tasks.start(self._run(), f"writer.{number}")
         self._tasks.start(self.readers.wait(), "readers")
+        self._tasks.start(self.partitions.wait(), "partitions")
 
     async def wait(self) -> None:
         await self._tasks.wait()
 
     async def stop(self) -> None:
         await self._tasks.stop()
+        await self.partitions.stop()
         await self.readers.stop()
 
     def _follow(self) -> None:
         organizations = self._directory.organizations()
-        self._partitions.follow(organizations)
+        self.partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._positions if key[0] not in epochs]:
             del self._positions[key]
@@ -83,6 +86,9 @@ class ReadingWriter:
             )
         self._positions[partition.key] = position
         return position
+
+    async def _let_go(self, partition: Partition) -> None:
+        self._positions.pop(partition.key, None)
 
     async def fill_latest(self, epoch: int) -> None:
         """Make Redis complete again after it was emptied; what is written meanwhile keeps what is newer."""
@@ -109,7 +115,7 @@ class ReadingWriter:
                 await self.readers.release(batch)
 
     def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Part | None:
-        partition = self._partitions.of(reader)
+        partition = self.partitions.of(reader)
         position = self._positions.get(partition.key) if partition else None
         if partition is None or position is None:
             return None
@@ -134,7 +140,7 @@ class ReadingWriter:
             log.warning("persistence.fenced", detail=str(error))
             for reader, partition, _, _ in parts:
                 if partition.key in error.partitions:
-                    self.readers.reset(reader, "fenced", after_s=RETRY_AFTER_S)
+                    self.partitions.fenced(reader)
             return [part for part in parts if part[1].key not in error.partitions]
         except UnstorableData as error:
             if len(parts) == 1:

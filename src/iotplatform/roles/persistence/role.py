@@ -9,6 +9,7 @@ from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.maintenance import maintain
 from iotplatform.roles.persistence.readings import ReadingWriter
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 STOP_S: Final = 5.0
@@ -17,19 +18,29 @@ STOP_S: Final = 5.0
 class PersistenceRole:
     name = "persistence"
 
-    def __init__(self, readings: ReadingWriter, alarms: AlarmWriter, trimmer: Trimmer, directory: Directory) -> None:
+    def __init__(
+        self,
+        readings: ReadingWriter,
+        alarms: AlarmWriter,
+        trimmer: Trimmer,
+        directory: Directory,
+        membership: Membership,
+    ) -> None:
         self.readings = readings
         self.alarms = alarms
         self._trimmer = trimmer
         self._directory = directory
+        self._membership = membership
         self._tasks = Tasks(self.name)
 
     async def start(self) -> None:
+        await self._membership.join()
         await self.readings.start()
         await self.alarms.start()
+        self._tasks.start(self._membership.run(), "membership")
         self._tasks.start(self.readings.wait(), "readings")
         self._tasks.start(self.alarms.wait(), "alarms")
-        self._tasks.start(maintain(self.readings, self._trimmer, self._directory), "maintenance")
+        self._tasks.start(maintain(self.readings, self.alarms, self._trimmer, self._directory), "maintenance")
 
     async def wait(self) -> None:
         await self._tasks.wait()
@@ -38,3 +49,4 @@ class PersistenceRole:
         await self._tasks.stop(STOP_S)
         await self.readings.stop()
         await self.alarms.stop()
+        await self._membership.leave()
