@@ -28,11 +28,11 @@ from iotplatform.runtime.rendezvous import owner_of
 
 log = structlog.get_logger()
 
-BEAT_EVERY_S: Final = 2.0
-DEAD_AFTER_S: Final = 6.0
+BEAT_EVERY_S: Final = 1.5
+DEAD_AFTER_S: Final = 5.5
 BEAT_TIMEOUT_S: Final = 3.0
 # Longer than a beat takes at most, shorter than others wait before they take over.
-FROZEN_AFTER_S: Final = 5.0
+FROZEN_AFTER_S: Final = 4.5
 
 
 class Beat(msgspec.Struct, frozen=True):

@@ -91,14 +91,12 @@ class SharedReaders:
         for reader in held.values():
             self._readers.remove(reader)
         leaving = [
-            asyncio.get_running_loop().create_task(self._hand_over(claims[key], reader), name=f"let_go.{key}")  # below
+            self._tasks.spawn(self._hand_over(claims[key], reader), f"hand_over.{key}")
             for key, reader in held.items()
             if key in claims
         ]
         if leaving:
-            _, late = await asyncio.wait(leaving, timeout=STOP_S)
-            for task in late:
-                task.cancel()
+            await asyncio.wait(leaving, timeout=STOP_S)
         await self._tasks.stop()
 
     def _apply(self) -> None:
