@@ -15,6 +15,7 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.members import roll_of
 from iotplatform.errors import Unavailable
 from iotplatform.runtime.membership import Membership, Roll
+from iotplatform.runtime.rendezvous import owner_of
 from iotplatform.runtime.tasks import Tasks
 from tests.support.platform import eventually
 
@@ -47,7 +48,7 @@ class Member:
         # Cleared, it hangs with a batch in its hands.
         self.works = asyncio.Event()
         self.works.set()
-        self.in_hands = 0
+        self.in_hands = set()
         self._store = store
         self._tokens = {}
         self._tasks = Tasks(name)
@@ -79,11 +80,11 @@ class Member:
     async def _run(self):
         while True:
             batch = await self.readers.take()
-            self.in_hands = len(batch)
+            self.in_hands = {self.partitions.of(reader).key for reader in batch}
             await self.works.wait()
             for reader, deliveries in batch.items():
                 await self._commit(reader, deliveries)
-            self.in_hands = 0
+            self.in_hands = set()
             await self.readers.release(batch)
 
     async def _commit(self, reader, deliveries):
@@ -109,6 +110,7 @@ class Stage:
         self.store = Store()
         # Names of those that can't reach the roll.
         self.away = set()
+        self.refused = 0
         self.roll = roll
         self._connect = connect
         self._members = []
@@ -128,6 +130,7 @@ class Stage:
 
     async def _beat(self, name, since):
         if name in self.away:
+            self.refused += 1
             raise Unavailable("the database is not reachable")
         return await self.roll.beat(name, since)
 
@@ -194,7 +197,7 @@ async def test_two_share_and_each_message_is_handled_once(stage):
         assert len(stage.store.acquired) - before == len(b.let_go)
 
 
-async def test_what_is_in_hands_is_committed_before_it_is_let_go(stage):
+async def test_what_is_in_hands_comes_back_before_it_is_let_go(stage):
     async with stage.member("a") as a:
         await stage.handled(0)
         a.works.clear()
@@ -204,17 +207,25 @@ async def test_what_is_in_hands_is_committed_before_it_is_let_go(stage):
             return a.in_hands
 
         await eventually(in_hands)
-        async with stage.member("b") as b:
-            b.works.clear()
+        epoch, number = next(iter(a.in_hands))
+        # One to whom something belongs that is in a's hands.
+        name = next(name for name in map(str, range(100)) if owner_of(f"{ROLE}/{epoch}/{number}", ["a", name]) == name)
+        async with stage.member(name) as b:
             await stage.look()
-            assert a.let_go == [] or set(a.let_go).isdisjoint(stage.store.seen)
+
+            async def acquired():
+                return b.holds == {key for taker, key in stage.store.acquired if taker == name}
+
+            # It does not wait for one that hangs, and whatever that one still commits is fenced.
+            await eventually(acquired)
+            assert a.in_hands & b.holds
+            assert set(a.let_go) == b.holds - a.in_hands
             a.works.set()
 
             async def let_go():
-                return set(a.let_go) == b.holds and b.holds
+                return set(a.let_go) == b.holds
 
             await eventually(let_go)
-            b.works.set()
             await stage.handled(3)
 
 
@@ -265,6 +276,25 @@ async def test_one_that_hangs_longer_than_others_wait_does_no_harm_and_comes_bac
         await stage.fill(3)
         await stage.handled(18)
         assert len(stage.store.acquired) == settled
+
+
+async def test_one_that_was_fenced_acquires_nothing_before_it_has_looked(stage, monkeypatch):
+    monkeypatch.setattr(shares, "FENCED_WAIT_S", 0.0)
+    async with stage.member("a") as a:
+        await stage.fill(1)
+        await stage.handled(1)
+        stage.away.add("a")
+        acquired = len(stage.store.acquired)
+        stage.store.tokens = dict.fromkeys(stage.store.tokens, "somebody else's")
+        await stage.fill(1)
+
+        async def refused():
+            return a.fenced >= 16 and stage.refused >= 20
+
+        await eventually(refused)
+        assert len(stage.store.acquired) == acquired
+        stage.away.clear()
+        await stage.handled(2)
 
 
 async def test_the_pulls_of_one_that_has_let_go_lose_nothing(stage, monkeypatch):
