@@ -27,6 +27,9 @@ log = structlog.get_logger()
 # As long as nobody else pulls, what is given back comes back.
 GIVE_BACK_AFTER_S: Final = 0.1
 
+# Far longer than a pull waits at the server.
+GIVEN_UP_KEPT_S: Final = 60.0
+
 _NAK: Final = b"-NAK"
 
 ConsumerName = tuple[str, str]
@@ -36,8 +39,8 @@ class Pins:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._api = JetStreamApi(connection)
-        # The pin that each consumer had when we let go of it, or that we have given back since.
-        self._given_up: dict[ConsumerName, str] = {}
+        # The pin that each consumer had when we let go of it, or that we have given back since; oldest first.
+        self._given_up: dict[ConsumerName, tuple[str, float]] = {}
 
     async def reset(self, reader: Reader) -> None:
         """Acquire the stored position, and let the consumer go on behind it.
@@ -64,7 +67,10 @@ class Pins:
 
     async def hand_over(self, reader: Reader) -> None:
         """After a reader has let go."""
-        self._given_up[reader.stream, reader.consumer] = reader.pin
+        now = time.monotonic()
+        while self._given_up and next(iter(self._given_up.values()))[1] < now - GIVEN_UP_KEPT_S:
+            del self._given_up[next(iter(self._given_up))]
+        self._remember((reader.stream, reader.consumer), reader.pin)
         unhandled = reader.last_reply if reader.last_reply != reader.last_acknowledged else ""
         await self._give_back(reader.stream, reader.consumer, unhandled)
 
@@ -72,9 +78,9 @@ class Pins:
         """Whether a delivery shows that the server has given the pin to us after we had let go. Once for each pin."""
         name = place.stream, place.consumer
         pin = (message.headers or {}).get("Nats-Pin-Id", "")
-        if self._given_up.get(name, pin) == pin:
+        if name not in self._given_up or self._given_up[name][0] == pin:
             return False
-        self._given_up[name] = pin
+        self._remember(name, pin)
         return True
 
     async def give_back(self, message: Msg, place: AckReply) -> None:
@@ -83,6 +89,10 @@ class Pins:
         await asyncio.sleep(GIVE_BACK_AFTER_S)
         if (place.stream, place.consumer) in self._given_up:
             await self._give_back(place.stream, place.consumer, message.reply)
+
+    def _remember(self, name: ConsumerName, pin: str) -> None:
+        self._given_up.pop(name, None)
+        self._given_up[name] = pin, time.monotonic()
 
     async def _give_back(self, stream: str, consumer: str, reply: str) -> None:
         try:

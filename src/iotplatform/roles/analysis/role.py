@@ -78,7 +78,7 @@ class AnalysisRole:
         membership: Membership,
     ) -> None:
         self.readers = Readers(self.name, connection, metrics)
-        self.partitions = PartitionReaders(self.readers, membership, self._acquire, self._let_go)
+        self._partitions = PartitionReaders(self.readers, membership, self._acquire, self._let_go)
         self._membership = membership
         self._publisher = publisher
         self._store = store
@@ -99,17 +99,21 @@ class AnalysisRole:
         self._tasks.start(self._run(), "evaluate")
 
     async def wait(self) -> None:
-        await asyncio.gather(self._tasks.wait(), self.readers.wait(), self.partitions.wait())
+        await asyncio.gather(self._tasks.wait(), self.readers.wait(), self._partitions.wait())
 
     async def stop(self) -> None:
         await self._tasks.stop()
-        await self.partitions.stop()
+        await self._partitions.stop()
         await self._membership.leave()
         await self.readers.stop()
 
+    @property
+    def partitions(self) -> PartitionReaders:
+        return self._partitions
+
     def _follow(self) -> None:
         organizations = self._directory.organizations()
-        self.partitions.follow(organizations)
+        self._partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._held if key[0] not in epochs]:
             del self._held[key]
@@ -152,7 +156,7 @@ class AnalysisRole:
             await self._publish(await self._commit(work))
 
     async def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Work | None:
-        partition = self.partitions.of(reader)
+        partition = self._partitions.of(reader)
         held = self._held.get(partition.key) if partition else None
         if partition is None or held is None:
             return None
@@ -224,7 +228,7 @@ class AnalysisRole:
         for part, fenced in zip(work, verdicts, strict=True):
             if fenced is not None:
                 log.warning("analysis.fenced", organization=part.partition.organization.id, detail=str(fenced))
-                self.partitions.fenced(part.reader)
+                self._partitions.fenced(part.reader)
                 continue
             part.held.position = part.last.sequence
             self._metrics.commits.add(1, self.name)

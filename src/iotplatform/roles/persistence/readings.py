@@ -43,7 +43,7 @@ class ReadingWriter:
         membership: Membership,
     ) -> None:
         self.readers = Readers("persistence", connection, metrics)
-        self.partitions = PartitionReaders(self.readers, membership, self._acquire, self._let_go)
+        self._partitions = PartitionReaders(self.readers, membership, self._acquire, self._let_go)
         self._dead_letters = dead_letters
         self._store = store
         self._latest = latest
@@ -59,19 +59,23 @@ class ReadingWriter:
         for number in range(WORKERS):
             self._tasks.start(self._run(), f"writer.{number}")
         self._tasks.start(self.readers.wait(), "readers")
-        self._tasks.start(self.partitions.wait(), "partitions")
+        self._tasks.start(self._partitions.wait(), "partitions")
 
     async def wait(self) -> None:
         await self._tasks.wait()
 
     async def stop(self) -> None:
         await self._tasks.stop()
-        await self.partitions.stop()
+        await self._partitions.stop()
         await self.readers.stop()
+
+    @property
+    def partitions(self) -> PartitionReaders:
+        return self._partitions
 
     def _follow(self) -> None:
         organizations = self._directory.organizations()
-        self.partitions.follow(organizations)
+        self._partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._positions if key[0] not in epochs]:
             del self._positions[key]
@@ -115,7 +119,7 @@ class ReadingWriter:
                 await self.readers.release(batch)
 
     def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Part | None:
-        partition = self.partitions.of(reader)
+        partition = self._partitions.of(reader)
         position = self._positions.get(partition.key) if partition else None
         if partition is None or position is None:
             return None
@@ -140,7 +144,7 @@ class ReadingWriter:
             log.warning("persistence.fenced", detail=str(error))
             for reader, partition, _, _ in parts:
                 if partition.key in error.partitions:
-                    self.partitions.fenced(reader)
+                    self._partitions.fenced(reader)
             return [part for part in parts if part[1].key not in error.partitions]
         except UnstorableData as error:
             if len(parts) == 1:
