@@ -74,6 +74,7 @@ class Membership:
         self._attempted_at = self._awake_at = clock()
         self._doubted_at: float | None = None
         self._was_frozen = False
+        self._has_left = False
         self._patient_until = clock()
         self._beating = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -120,7 +121,7 @@ class Membership:
 
     async def leave(self) -> None:
         """The others take over at once; if the roll is away, when they miss us."""
-        self._since = None
+        self._has_left = True
         try:
             async with asyncio.timeout(BEAT_TIMEOUT_S):
                 await self._roll.leave(self.own_id)
@@ -131,18 +132,18 @@ class Membership:
         """Look again, unless somebody has since `since` (of the clock): one look serves all who wait for it.
 
         Raises:
-            Unavailable: the view is in doubt, and the roll is away.
+            Unavailable: the view is in doubt, and the roll is away; or we have left.
         """
         self._notice_freeze()
         wanted = since if self._doubted_at is None else self._clock()
         if self._attempted_at < wanted:
             await self._beat(wanted)
-        if self._doubted_at is not None:
+        if self._doubted_at is not None or self._has_left:
             raise Unavailable(f"who shares the work of {self.name} is not known")
 
     async def _beat(self, unless_since: float | None = None) -> None:
         async with self._beating:
-            if unless_since is not None and self._attempted_at >= unless_since:
+            if self._has_left or (unless_since is not None and self._attempted_at >= unless_since):
                 return
             self._notice_freeze()
             began = self._clock()

@@ -261,5 +261,10 @@ async def test_leaving(stage):
     await member.join()
     await member.leave()
     assert stage.table.rows == {}
+    # What is still under way does not make it a member again.
+    stage.now += 1
+    with pytest.raises(Unavailable):
+        await member.confirm(stage.now)
+    assert stage.table.rows == {}
     stage.table.away = True
     await member.leave()

@@ -87,6 +87,10 @@ class Readers:
         self._by_token.pop(self._tokens.pop(reader, ""), None)
         self._ready.pop(reader, None)
 
+    async def end_pulls(self) -> None:
+        """For when nothing is to come any more: no pull of ours that still waits may get a message, nor a pin."""
+        await self._connection.unsubscribe(f"{self._inbox}>")
+
     async def hand_over(self, reader: Reader) -> None:
         """Leave the consumer of a removed reader to another process."""
         await self._pins.hand_over(reader)

@@ -90,6 +90,7 @@ class SharedReaders:
         held, self._held = self._held, {}
         for reader in held.values():
             self._readers.remove(reader)
+        await self._readers.end_pulls()
         leaving = [
             self._tasks.spawn(self._hand_over(claims[key], reader), f"hand_over.{key}")
             for key, reader in held.items()
