@@ -246,6 +246,7 @@ class Connection:
             await client.publish(subject, payload, reply=reply, headers=headers)
         except (NatsError, OSError) as error:
             raise Unavailable("the connection to NATS was lost", outcome_unknown=True) from error
+        _end_if_cancelled()
 
     async def request(
         self, subject: str, payload: bytes = b"", *, timeout_s: float = 5.0, headers: dict[str, str] | None = None
@@ -261,7 +262,7 @@ class Connection:
             raise Unavailable("NATS is not reachable")
         try:
             async with self._waiting(timeout_s):
-                return await client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
+                answer = await client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
         except NoRespondersError as error:
             raise NobodyThere(f"nobody answers {subject}") from error
         except (NatsError, OSError, TimeoutError, asyncio.CancelledError) as error:
@@ -269,6 +270,8 @@ class Connection:
                 raise
             # nats-py cancels what waits for answers when its client is closed.
             raise Unavailable(f"no answer from {subject}", outcome_unknown=True) from error
+        _end_if_cancelled()
+        return answer
 
     async def request_many(
         self, subject: str, payload: bytes, *, is_last: Callable[[Msg], bool], timeout_s: float = 10.0
@@ -301,6 +304,13 @@ class Connection:
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"no answer from {subject}") from error
         return answers
+
+
+def _end_if_cancelled() -> None:
+    """nats-py swallows a cancellation that comes while it waits for its flusher, and whoever cancelled waits for us."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def servers_of(url: str) -> list[str]:
