@@ -18,6 +18,7 @@ PROMISED = {
     "iotplatform_notifications": "counter",
     "iotplatform_consumer_lag_messages": "gauge",
     "iotplatform_consumer_lag_seconds": "gauge",
+    "iotplatform_partitions_held": "gauge",
     "iotplatform_ingest_request_seconds": "histogram",
     "iotplatform_reading_to_stored_seconds": "histogram",
     "iotplatform_breach_to_notification_seconds": "histogram",

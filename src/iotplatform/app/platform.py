@@ -121,7 +121,13 @@ class Platform:
                 lags[readers.role,] = max(lags.get((readers.role,), 0.0), readers.lag_seconds())
             return lags
 
+        def held() -> dict[tuple[str, ...], float]:
+            return {(shares.role,): float(shares.held) for shares in assembly.shares}
+
         metrics = self._metrics
+        metrics.add_gauge(
+            "partitions_held", "Partitions (for notification: 1 or 0) that this process reads", ("role",), held
+        )
         metrics.add_gauge("consumer_lag_messages", "Messages a role has not handled yet", ("role",), lag_messages)
         metrics.add_gauge(
             "consumer_lag_seconds", "Age of the oldest message held and unhandled", ("role",), lag_seconds

@@ -45,6 +45,7 @@ class Resources(msgspec.Struct, frozen=True):
     publisher: Publisher
     streams: Streams
     directory: Directory
+    changes: ChangeFeed
     embedded: EmbeddedServers | None
 
 
@@ -104,7 +105,7 @@ async def open_resources(
     feed.register(directory.apply)
     tasks.start(feed.run(), "changes")
     tasks.start(counters.run(), "counters")
-    return Resources(urls, database, redis, counters, connection, publisher, streams, directory, embedded)
+    return Resources(urls, database, redis, counters, connection, publisher, streams, directory, feed, embedded)
 
 
 async def _open_database(url: str, *, embedded: bool) -> Database:

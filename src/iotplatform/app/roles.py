@@ -13,6 +13,7 @@ from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.removal import EpochRemover
 from iotplatform.adapters.nats.replay import Replayer
+from iotplatform.adapters.nats.shares import SharedReaders
 from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
@@ -29,6 +30,7 @@ from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
+from iotplatform.app.members import membership_of
 from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
@@ -40,8 +42,8 @@ from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.ledger_audit import LedgerAudit
-from iotplatform.roles.persistence.maintenance import Duties, Maintenance
-from iotplatform.roles.persistence.readings import ReadingWriter
+from iotplatform.roles.persistence.maintenance import Duties, Maintenance, Writers
+from iotplatform.roles.persistence.readings import ReadingParts, ReadingWriter
 from iotplatform.roles.persistence.role import PersistenceRole
 from iotplatform.roles.persistence.stream_care import StreamCare
 from iotplatform.roles.persistence.suspects import Suspects
@@ -66,6 +68,7 @@ class Assembly(msgspec.Struct):
     apps: dict[str, Any] = msgspec.field(default_factory=dict)
     hot_paths: dict[str, HotPath] = msgspec.field(default_factory=dict)
     readers: list[Readers] = msgspec.field(default_factory=list)
+    shares: list[SharedReaders] = msgspec.field(default_factory=list)
 
 
 async def assemble(
@@ -91,14 +94,24 @@ async def assemble(
         store = await ReadingStore.open(resources.urls.postgres)
         stack.push_async_callback(store.close)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
-        writer = ReadingWriter(connection, dead_letters, store, latest, directory, suspects, metrics)
-        alarms = AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics)
-        made.roles.append(PersistenceRole(writer, alarms, _maintenance(settings, resources, metrics, writer)))
-        made.readers += [writer.readers, alarms.readers]
+        membership = membership_of("persistence", resources, data)
+        parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
+        writers = Writers(
+            ReadingWriter(parts, metrics, membership),
+            AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
+        )
+        maintenance = _maintenance(settings, resources, metrics, writers)
+        made.roles.append(PersistenceRole(writers.readings, writers.alarms, maintenance, membership))
+        made.readers += [writers.readings.readers, writers.alarms.readers]
+        made.shares.append(writers.readings.partitions)
     if "notification" in names:
-        notification = NotificationRole(connection, resources.database, dead_letters, settings.mail_settings, metrics)
+        membership = membership_of("notification", resources, data)
+        notification = NotificationRole(
+            connection, resources.database, dead_letters, settings.mail_settings, metrics, membership
+        )
         made.roles.append(notification)
         made.readers.append(notification.readers)
+        made.shares.append(notification.notifications)
     if "analysis" in names:
         analysis = AnalysisRole(
             AnalysisParts(
@@ -112,9 +125,11 @@ async def assemble(
                 one_suspect=one_suspect,
             ),
             metrics,
+            membership_of("analysis", resources, data),
         )
         made.roles.append(analysis)
         made.readers.append(analysis.readers)
+        made.shares.append(analysis.partitions)
     if "ingest" in names:
         ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
         made.roles.append(ingest)
@@ -144,7 +159,7 @@ async def assemble(
     return made
 
 
-def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writer: ReadingWriter) -> Maintenance:
+def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:
     database, connection, directory = resources.database, resources.connection, resources.directory
     ledger = LedgerReader(database, connection, resources.counters)
     remover = OrganizationRemover(database, connection, resources.redis, directory)
@@ -155,7 +170,7 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         ledger.look_for_vanished,
     )
     duties = Duties(lambda: fold_lanes(database), remover.finish, remover.remove_orphans)
-    return Maintenance(writer, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
+    return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
 
 
 async def _signing_keys(settings: Settings, data: DataDirectory, resources: Resources) -> SigningKeys:

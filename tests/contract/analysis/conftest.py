@@ -22,6 +22,7 @@ from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.members import roll_of
 from iotplatform.adapters.postgres.migrations import migrate
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.connection import RedisConnection
@@ -33,6 +34,7 @@ from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 from tests.support.platform import eventually
 
@@ -85,7 +87,7 @@ class Stack:
             episodes=AlarmEpisodes(self.database),
             one_suspect=asyncio.Lock(),
         )
-        role = AnalysisRole(parts, self.metrics)
+        role = AnalysisRole(parts, self.metrics, self.membership("analysis"))
         await role.start()
         try:
             yield role
@@ -96,12 +98,18 @@ class Stack:
     async def history(self):
         """Persistence's writer of alarms."""
         history = AlarmHistory(self.database)
-        writer = AlarmWriter(self.connection, self.dead_letters, history, self.metrics)
+        membership = self.membership("persistence")
+        writer = AlarmWriter(self.connection, self.dead_letters, history, self.metrics, membership)
+        await membership.join()
         await writer.start()
         try:
             yield history
         finally:
             await writer.stop()
+            await membership.leave()
+
+    def membership(self, role):
+        return Membership(role, uuid.uuid4().hex, roll_of(role, self.database))
 
     async def organization(self, *, raise_after=3, clear_after=1):
         name = f"org-{uuid.uuid4().hex}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -266,3 +267,22 @@ class TestManyAnswers:
 )
 def test_several_servers_in_a_url(url, servers):
     assert servers_of(url) == servers
+
+
+async def test_a_cancellation_that_the_library_swallows_ends_the_caller(client, monkeypatch):
+    """nats-py does so while it waits for its flusher. A role that went on would hold up the end of its process."""
+    waiting = asyncio.Event()
+
+    async def swallow(*_, **__):
+        waiting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client.connection._client, "publish", swallow)
+        publishing = asyncio.get_running_loop().create_task(client.connection.publish("x", b""))
+        async with asyncio.timeout(10):
+            await waiting.wait()
+            publishing.cancel()
+            await asyncio.wait([publishing])
+    assert publishing.cancelled()

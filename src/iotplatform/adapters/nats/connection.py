@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
@@ -52,6 +53,7 @@ class Connection:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._subscriptions: list[tuple[str, str, Callback]] = []
+        self._live: dict[str, Subscription] = {}
         self._scopes: set[asyncio.Timeout] = set()
         self._on_lost: list[Callable[[], None]] = []
         self._on_connected: list[Callable[[], None]] = []
@@ -120,10 +122,10 @@ class Connection:
         made = 0
         while True:
             for subject, queue, callback in self._subscriptions[made:]:
-                await _subscribe(client, subject, queue, callback)
+                self._live[subject] = await _subscribe(client, subject, queue, callback)
                 made += 1
             await client.flush(timeout=int(PING_TIMEOUT_S))
-            if made == len(self._subscriptions):
+            if made >= len(self._subscriptions):
                 return
 
     async def _open(self) -> Client:
@@ -216,7 +218,18 @@ class Connection:
         """For the life of this object, across reconnects. `callback` must not raise."""
         self._subscriptions.append((subject, queue, callback))
         if self._client is not None:
-            await _subscribe(self._client, subject, queue, callback)
+            self._live[subject] = await _subscribe(self._client, subject, queue, callback)
+
+    async def unsubscribe(self, subject: str) -> None:
+        """Nothing comes any more, and what waits for it at the server is forgotten there."""
+        self._subscriptions = [entry for entry in self._subscriptions if entry[0] != subject]
+        live = self._live.pop(subject, None)
+        if live is not None:
+            try:
+                await live.unsubscribe()
+            except (NatsError, OSError) as error:
+                # With its connection, which is gone.
+                log.debug("nats.not_unsubscribed", detail=str(error) or type(error).__name__)
 
     async def publish(
         self, subject: str, payload: bytes, *, reply: str = "", headers: dict[str, str] | None = None
@@ -233,6 +246,7 @@ class Connection:
             await client.publish(subject, payload, reply=reply, headers=headers)
         except (NatsError, OSError) as error:
             raise Unavailable("the connection to NATS was lost", outcome_unknown=True) from error
+        _end_if_cancelled()
 
     async def request(
         self, subject: str, payload: bytes = b"", *, timeout_s: float = 5.0, headers: dict[str, str] | None = None
@@ -248,7 +262,7 @@ class Connection:
             raise Unavailable("NATS is not reachable")
         try:
             async with self._waiting(timeout_s):
-                return await client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
+                answer = await client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
         except NoRespondersError as error:
             raise NobodyThere(f"nobody answers {subject}") from error
         except (NatsError, OSError, TimeoutError, asyncio.CancelledError) as error:
@@ -256,6 +270,8 @@ class Connection:
                 raise
             # nats-py cancels what waits for answers when its client is closed.
             raise Unavailable(f"no answer from {subject}", outcome_unknown=True) from error
+        _end_if_cancelled()
+        return answer
 
     async def request_many(
         self, subject: str, payload: bytes, *, is_last: Callable[[Msg], bool], timeout_s: float = 10.0
@@ -290,6 +306,13 @@ class Connection:
         return answers
 
 
+def _end_if_cancelled() -> None:
+    """nats-py swallows a cancellation that comes while it waits for its flusher, and whoever cancelled waits for us."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def servers_of(url: str) -> list[str]:
     """`nats://user:pass@a:4222,b:4222` names several servers that share credentials."""
     scheme, separator, rest = url.partition("://")
@@ -299,9 +322,9 @@ def servers_of(url: str) -> list[str]:
     return [f"{scheme}://{credentials}{at}{host}" for host in hosts.split(",")]
 
 
-async def _subscribe(client: Client, subject: str, queue: str, callback: Callback) -> None:
+async def _subscribe(client: Client, subject: str, queue: str, callback: Callback) -> Subscription:
     # What may arrive is bounded by what we ask for; the client's own limits would drop messages.
-    await client.subscribe(subject, queue=queue, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
+    return await client.subscribe(subject, queue=queue, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
 
 
 async def _discard(client: Client) -> None:

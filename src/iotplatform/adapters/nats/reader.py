@@ -21,6 +21,9 @@ from nats.aio.msg import Msg
 PULL_MESSAGES: Final = 200
 PULL_BYTES: Final = 16 << 20
 PULL_EXPIRES_S: Final = 8.0
+# Shorter than it takes until a holder that is frozen is taken for dead: what still waits of it then is told by its old
+# pin, but a pull without one would get the pin, and keep it until its time-out. It needs no heartbeat.
+UNPINNED_EXPIRES_S: Final = 4.0
 HEARTBEAT_S: Final = 3.0
 
 
@@ -71,7 +74,14 @@ class Reader:
         self.oldest_at: int | None = None
         self.seen_at = 0.0
         self.next_consumer_sequence = 1
-        self.opening = False
+        self.last_sequence = 0
+        # Reply subjects of the last delivery that came, and of the last one that was acknowledged.
+        self.last_reply = ""
+        self.last_acknowledged = ""
+        self.reset_at = 0.0
+        # Set while no task is opening it.
+        self.at_rest = asyncio.Event()
+        self.at_rest.set()
         self.again = False
         self.confirmed = False
         self.idle = asyncio.Event()
@@ -82,7 +92,7 @@ class Reader:
         return f"{self.stream}.{self.consumer}"
 
     def expect_first(self, position: int, now: float) -> None:
-        self.position = position
+        self.position = self.last_sequence = position
         self.next_consumer_sequence = 1
         self.outstanding = 0
         self.seen_at = now
@@ -100,6 +110,7 @@ class Reader:
         self.seen_at = now
         # Whatever becomes of it, some pull of ours has been served by it.
         self.outstanding = max(0, self.outstanding - 1)
+        self.last_reply = message.reply
         if self.state == "expecting_first":
             if place.stream_sequence <= self.position:
                 return "ignored"
@@ -109,11 +120,13 @@ class Reader:
             self.state = "open"
         elif self.state != "open":
             return "ignored"
-        if place.consumer_sequence != self.next_consumer_sequence:
+        # One that was given back comes with the next number, but out of turn.
+        if place.consumer_sequence != self.next_consumer_sequence or place.stream_sequence <= self.last_sequence:
             return "gap"
         headers = message.headers or {}
         self.pin = headers.get("Nats-Pin-Id", self.pin)
         self.next_consumer_sequence += 1
+        self.last_sequence = place.stream_sequence
         self.pending = place.pending
         self.buffer.append(
             Delivery(place.stream_sequence, place.stored_at, message.subject, headers, message.data, message.reply)
@@ -124,10 +137,10 @@ class Reader:
         body: dict[str, object] = {
             "batch": messages,
             "max_bytes": PULL_BYTES,
-            "expires": int(PULL_EXPIRES_S * 1e9),
-            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+            "expires": int((PULL_EXPIRES_S if self.pin else UNPINNED_EXPIRES_S) * 1e9),
             "group": "holder",
         }
         if self.pin:
             body["id"] = self.pin
+            body["idle_heartbeat"] = int(HEARTBEAT_S * 1e9)
         return msgspec.json.encode(body)

@@ -11,10 +11,10 @@ from typing import Final
 import structlog
 from nats.aio.msg import Msg
 
-from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
+from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError
 from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.pins import Pins
 from iotplatform.adapters.nats.reader import HEARTBEAT_S, PULL_MESSAGES, AckReply, Delivery, Reader
-from iotplatform.adapters.nats.subjects import PRIORITY_GROUP
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.backoff import Backoff
@@ -39,7 +39,7 @@ class Readers:
     def __init__(self, role: str, connection: Connection, metrics: Metrics) -> None:
         self.role = role
         self._connection = connection
-        self._api = JetStreamApi(connection)
+        self._pins = Pins(connection)
         self._metrics = metrics
         self._log = log.bind(role=role)
         self._inbox = f"_INBOX.iotread.{secrets.token_hex(8)}."
@@ -70,13 +70,15 @@ class Readers:
     def __iter__(self) -> Iterator[Reader]:
         return iter(list(self._by_name.values()))
 
-    def add(self, reader: Reader) -> None:
+    def add(self, reader: Reader, *, after_s: float = 0.0) -> None:
+        """Begin to read, `after_s` seconds from now."""
         token = str(self._next_token)
         self._next_token += 1
         self._by_name[reader.stream, reader.consumer] = reader
         self._by_token[token] = reader
         self._tokens[reader] = token
-        self.reset(reader, "added")
+        self._pins.keep(reader)
+        self.reset(reader, "added", after_s=after_s)
 
     def remove(self, reader: Reader) -> None:
         self._drop_buffer(reader)
@@ -86,6 +88,14 @@ class Readers:
         self._by_token.pop(self._tokens.pop(reader, ""), None)
         self._ready.pop(reader, None)
 
+    async def end_pulls(self) -> None:
+        """For when nothing is to come any more: no pull of ours that still waits may get a message, nor a pin."""
+        await self._connection.unsubscribe(f"{self._inbox}>")
+
+    async def hand_over(self, reader: Reader) -> None:
+        """Leave the consumer of a removed reader to another process."""
+        await self._pins.hand_over(reader)
+
     def reset(self, reader: Reader, reason: str, *, after_s: float = 0.0) -> None:
         """Go back to the stored position. Safe at any time and as often as one likes."""
         if reader.state == "removed":
@@ -94,11 +104,12 @@ class Readers:
         self._ready.pop(reader, None)
         reader.close()
         reader.state = "opening"
-        if reader.opening:
+        reader.reset_at = time.monotonic()
+        if not reader.at_rest.is_set():
             # The task that opens it will see that it has to begin again.
             reader.again = True
             return
-        reader.opening = True
+        reader.at_rest.clear()
         self._metrics.reader_resets.add(1, self.role)
         self._tasks.spawn(self._open(reader, reason, after_s), f"open.{reader.name}")
 
@@ -150,6 +161,7 @@ class Readers:
         """Tell JetStream that everything up to `delivery` is committed. A lost acknowledgement does no harm."""
         try:
             await self._connection.publish(delivery.reply, b"+ACK")
+            reader.last_acknowledged = delivery.reply
         except Unavailable:
             self._log.debug("reader.ack_lost", reader=reader.name)
 
@@ -179,12 +191,12 @@ class Readers:
                 await backoff.wait()
                 await reader.idle.wait()
         finally:
-            reader.opening = False
+            reader.at_rest.set()
 
     async def _try_to_open(self, reader: Reader) -> bool:
         try:
             async with self._opening:
-                await self._reset_consumer(reader)
+                await self._pins.reset(reader)
         except Unavailable as error:
             # nats-server 2.15 leaves a RESET of a consumer that is not there without an answer; an UNPIN gets one.
             reader.pin = ""
@@ -199,19 +211,6 @@ class Readers:
         reader.confirmed = True
         await self._pull(reader)
         return True
-
-    async def _reset_consumer(self, reader: Reader) -> None:
-        position = await reader.acquire()
-        if not reader.pin:
-            # The pin of a dead holder would keep us waiting until its time-out. Who acquires has the right.
-            await self._api.call(f"CONSUMER.UNPIN.{reader.stream}.{reader.consumer}", {"group": PRIORITY_GROUP})
-        # A position that went back (its store was lost) must not meet a first delivery of before the reset.
-        went_back = position < reader.position
-        if reader.state == "opening" and not went_back:
-            reader.expect_first(position, time.monotonic())
-        await self._api.call(f"CONSUMER.RESET.{reader.stream}.{reader.consumer}", {"seq": position + 1})
-        if reader.state == "opening" and went_back:
-            reader.expect_first(position, time.monotonic())
 
     async def _pull(self, reader: Reader) -> None:
         if reader.state not in {"expecting_first", "open"} or self._buffered_bytes > MAX_BUFFERED_BYTES:
@@ -243,7 +242,11 @@ class Readers:
     async def _delivered(self, message: Msg) -> None:
         place = AckReply.parse(message.reply)
         reader = self._by_name.get((place.stream, place.consumer)) if place else None
-        if reader is None or place is None:
+        if place is None:
+            return
+        if reader is None:
+            if self._pins.is_stray(message, place):
+                self._tasks.spawn(self._pins.give_back(message, place), f"give_back.{place.consumer}")
             return
         verdict = reader.accept(message, place, time.monotonic())
         if verdict == "gap":

@@ -7,7 +7,7 @@ the next ones until they are published; so does one whose blocks are taken up al
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -18,7 +18,7 @@ from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.kept_stream import KeptStream
 from iotplatform.adapters.nats.outstanding import OutstandingTransitions
-from iotplatform.adapters.nats.partitions import Partition, PartitionKey, PartitionReaders
+from iotplatform.adapters.nats.partitions import Partition, PartitionReaders
 from iotplatform.adapters.nats.publisher import Publisher
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Batch, Readers
@@ -33,6 +33,7 @@ from iotplatform.roles.analysis.holding import Held, Holdings
 from iotplatform.roles.analysis.publishing import TransitionPublisher
 from iotplatform.roles.analysis.rebuild import Rebuilder
 from iotplatform.roles.analysis.work import Work, Workbench
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="analysis")
@@ -57,7 +58,7 @@ class AnalysisParts(msgspec.Struct, frozen=True):
 class AnalysisRole:
     name = "analysis"
 
-    def __init__(self, parts: AnalysisParts, metrics: Metrics) -> None:
+    def __init__(self, parts: AnalysisParts, metrics: Metrics, membership: Membership) -> None:
         self.readers = Readers(self.name, parts.connection, metrics)
         self._store = parts.store
         self._directory = parts.directory
@@ -65,31 +66,36 @@ class AnalysisRole:
         self._publisher = TransitionPublisher(parts.publisher, OutstandingTransitions(parts.connection))
         rebuilder = Rebuilder(KeptStream(parts.connection), parts.episodes, parts.store, parts.directory)
         self._holdings = Holdings(parts.store, rebuilder, self._publisher, self._tasks)
-        self._partitions = PartitionReaders(self.readers, self._holdings.acquire)
+        self.partitions = PartitionReaders(self.readers, membership, self._holdings.acquire, self._let_go)
+        self._membership = membership
         self._bench = Workbench(parts.store, parts.directory, parts.counters, metrics, self._holdings)
         self._careful = CarefulWork(parts.store, self._bench, parts.dead_letters, parts.one_suspect)
 
     async def start(self) -> None:
         await self.readers.start()
+        await self._membership.join()
+        self._tasks.start(self._membership.run(), "membership")
         self._directory.on_organizations(self._follow)
         self._follow()
         self._tasks.start(self._run(), "evaluate")
 
     async def wait(self) -> None:
-        await asyncio.gather(self._tasks.wait(), self.readers.wait())
+        await asyncio.gather(self._tasks.wait(), self.readers.wait(), self.partitions.wait())
 
     async def stop(self) -> None:
         await self._tasks.stop()
+        await self.partitions.stop()
+        await self._membership.leave()
         await self.readers.stop()
         await self._holdings.let_go()
 
-    async def let_go(self, keys: Collection[PartitionKey]) -> None:
-        """Of partitions whose readers are removed and handed out no longer: their next holder suspects nothing."""
-        await self._holdings.let_go(keys)
+    async def _let_go(self, partition: Partition) -> None:
+        """Its next holder suspects nothing."""
+        await self._holdings.let_go([partition.key])
 
     def _follow(self) -> None:
         organizations = self._directory.organizations()
-        self._partitions.follow(organizations)
+        self.partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
         self._holdings.forget(epochs)
         self._bench.forget(epochs)
@@ -134,7 +140,7 @@ class AnalysisRole:
     async def _prepare(self, batch: Batch) -> list[Work]:
         work: list[Work] = []
         for reader, deliveries in list(batch.items()):
-            partition = self._partitions.of(reader)
+            partition = self.partitions.of(reader)
             held = self._holdings.of(partition) if partition else None
             if partition is None or held is None:
                 continue
@@ -192,13 +198,13 @@ class AnalysisRole:
             self.readers.reset(reader, "unavailable", after_s=RETRY_AFTER_S)
         except Fenced as error:
             log.warning("analysis.fenced", **fields, detail=str(error))
-            self.readers.reset(reader, "fenced", after_s=RETRY_AFTER_S)
+            self.partitions.fenced(reader)
         except Exception:
             log.exception("analysis.failed", **fields)
             await self._halt(reader)
 
     async def _halt(self, reader: Reader) -> None:
-        partition = self._partitions.of(reader)
+        partition = self.partitions.of(reader)
         held = self._holdings.of(partition) if partition else None
         if held is not None:
             held.suspect = 0

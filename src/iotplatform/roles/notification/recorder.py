@@ -33,7 +33,7 @@ class _Address(msgspec.Struct, frozen=True):
 
 
 class Recorder:
-    """`recorded` is called when there are new deliveries."""
+    """`recorded` is called when there are new deliveries, `fenced` when another process has moved the position."""
 
     def __init__(
         self,
@@ -42,12 +42,14 @@ class Recorder:
         dead_letters: DeadLetters,
         metrics: Metrics,
         recorded: Callable[[], None],
+        fenced: Callable[[Reader], None],
     ) -> None:
         self._readers = readers
         self._outgoing = outgoing
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._recorded = recorded
+        self._fenced = fenced
 
     async def run(self) -> None:
         backoff = Backoff(0.05, 2.0)
@@ -57,7 +59,11 @@ class Recorder:
             for reader, deliveries in batch.items():
                 try:
                     await self._record(reader, deliveries)
-                except (Unavailable, OutgoingMoved) as error:
+                except OutgoingMoved as error:
+                    log.warning("notification.fenced", detail=str(error))
+                    self._fenced(reader)
+                    failed = True
+                except Unavailable as error:
                     log.warning("notification.not_recorded", detail=str(error))
                     # Whether it was written or not, the stored position says where to go on.
                     self._readers.reset(reader, str(error))

@@ -10,14 +10,14 @@ from iotplatform.adapters.mail.settings import MailSettings
 from iotplatform.adapters.mail.smtp_channel import SmtpChannel
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
-from iotplatform.adapters.nats.reader import Reader
+from iotplatform.adapters.nats.notifications import NotificationsReader
 from iotplatform.adapters.nats.readers import Readers
-from iotplatform.adapters.nats.subjects import NOTIFICATIONS
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.outgoing import OutgoingDeliveries
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.notification.dispatcher import Dispatcher, DispatchLimits
 from iotplatform.roles.notification.recorder import Recorder
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 DRAIN_S: Final = 5.0
@@ -33,20 +33,28 @@ class NotificationRole:
         dead_letters: DeadLetters,
         mail: MailSettings,
         metrics: Metrics,
+        membership: Membership,
     ) -> None:
         channels: dict[str, NotificationChannel] = {"log": LogChannel(mail), "email": SmtpChannel(mail)}
         self.readers = Readers(self.name, connection, metrics)
         self._outgoing = OutgoingDeliveries(database)
+        self.notifications = NotificationsReader(self.readers, membership, self._outgoing.position)
+        self._membership = membership
         self._dispatcher = Dispatcher(self._outgoing, channels, metrics, DispatchLimits())
-        self._recorder = Recorder(self.readers, self._outgoing, dead_letters, metrics, self._dispatcher.wake)
+        self._recorder = Recorder(
+            self.readers, self._outgoing, dead_letters, metrics, self._dispatcher.wake, self.notifications.fenced
+        )
         self._tasks = Tasks(self.name)
 
     async def start(self) -> None:
         await self.readers.start()
-        self.readers.add(Reader(NOTIFICATIONS, self.name, self._outgoing.position))
+        await self._membership.join()
+        self._tasks.start(self._membership.run(), "membership")
+        self.notifications.follow()
         self._dispatcher.start()
         self._tasks.start(self._recorder.run(), "recorder")
         self._tasks.start(self.readers.wait(), "readers")
+        self._tasks.start(self.notifications.wait(), "share")
         self._tasks.start(self._dispatcher.wait(), "dispatcher")
 
     async def wait(self) -> None:
@@ -55,5 +63,7 @@ class NotificationRole:
     async def stop(self) -> None:
         """Record nothing more, and finish what is being sent."""
         await self._tasks.stop()
+        await self.notifications.stop()
+        await self._membership.leave()
         await self.readers.stop()
         await self._dispatcher.stop(DRAIN_S)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import structlog
 
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.nats.notifications import NotificationsReader
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Readers
-from iotplatform.adapters.nats.subjects import NOTIFICATIONS
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory, HistoryMoved
 from iotplatform.domain.alarm import Transition, UnreadableTransition, decode_transition
 from iotplatform.domain.dead_letter import DeadLetter, encode_payload
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.backoff import Backoff
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="persistence")
 
-RETRY_AFTER_S: Final = 1.0
-
 
 class AlarmWriter:
     def __init__(
-        self, connection: Connection, dead_letters: DeadLetters, history: AlarmHistory, metrics: Metrics
+        self,
+        connection: Connection,
+        dead_letters: DeadLetters,
+        history: AlarmHistory,
+        metrics: Metrics,
+        membership: Membership,
     ) -> None:
         self.readers = Readers("persistence", connection, metrics)
+        self._notifications = NotificationsReader(self.readers, membership, self._acquire)
         self._dead_letters = dead_letters
         self._history = history
         self._position = 0
@@ -36,16 +39,23 @@ class AlarmWriter:
 
     async def start(self) -> None:
         await self.readers.start()
-        self.readers.add(Reader(NOTIFICATIONS, "persistence", self._acquire))
+        self._notifications.follow()
         self._tasks.start(self._run(), "writer")
         self._tasks.start(self.readers.wait(), "readers")
+        self._tasks.start(self._notifications.wait(), "share")
 
     async def wait(self) -> None:
         await self._tasks.wait()
 
     async def stop(self) -> None:
         await self._tasks.stop()
+        await self._notifications.stop()
         await self.readers.stop()
+
+    @property
+    def is_holder(self) -> bool:
+        """Whether the alarm history is written by this process."""
+        return self._notifications.held > 0
 
     async def _acquire(self) -> int:
         self._position = await self._history.position()
@@ -81,7 +91,7 @@ class AlarmWriter:
             await self._history.write(self._position, last.sequence, transitions)
         except HistoryMoved as error:
             log.warning("persistence.fenced", detail=str(error))
-            self.readers.reset(reader, "fenced", after_s=RETRY_AFTER_S)
+            self._notifications.fenced(reader)
             return
         self._position = last.sequence
         await self.readers.acknowledge(reader, last)

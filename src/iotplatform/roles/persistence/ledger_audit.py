@@ -24,6 +24,11 @@ class LedgerAudit:
         self._metrics = metrics
         self._last = ""
 
+    def forget(self) -> None:
+        """Another process shows them."""
+        self._metrics.ledger_imbalance.values.clear()
+        self._metrics.ledger_gaps.values.clear()
+
     async def refresh(self) -> None:
         """The next few organizations by id; those that can't be read keep their values."""
         organizations = {organization.id: organization for organization in self._directory.organizations()}

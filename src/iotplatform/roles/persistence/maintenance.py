@@ -14,6 +14,7 @@ from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.domain.organization import Organization
 from iotplatform.errors import Unavailable
+from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.ledger_audit import LedgerAudit
 from iotplatform.roles.persistence.readings import ReadingWriter
 from iotplatform.roles.persistence.stream_care import StreamCare
@@ -33,13 +34,29 @@ class Duties(msgspec.Struct, frozen=True):
     remove_orphans: Callable[[], Awaitable[None]]
 
 
+class Writers(msgspec.Struct, frozen=True):
+    """What tells which organizations are ours to care for."""
+
+    readings: ReadingWriter
+    alarms: AlarmWriter
+
+
 class Maintenance:
-    """Nothing in here is urgent: what fails is tried again in the next round, and holds up nothing else."""
+    """Nothing in here is urgent: what fails is tried again in the next round, and holds up nothing else.
+
+    Of the processes that share the role, an organization is cared for by the holder of its partition 0, and the holder
+    of NOTIFICATIONS does what belongs to none of them.
+    """
 
     def __init__(
-        self, readings: ReadingWriter, streams: StreamCare, audit: LedgerAudit, duties: Duties, directory: Directory
+        self,
+        writers: Writers,
+        streams: StreamCare,
+        audit: LedgerAudit,
+        duties: Duties,
+        directory: Directory,
     ) -> None:
-        self._readings = readings
+        self._writers = writers
         self._streams = streams
         self._audit = audit
         self._duties = duties
@@ -50,19 +67,26 @@ class Maintenance:
         rounds = 0
         while True:
             await asyncio.sleep(EVERY_S)
-            await self._try(self._streams.trim_notifications)
             for organization in self._directory.organizations():
-                await self._try(partial(self._care_for, organization))
-            await self._try(self._duties.fold_lanes)
-            await self._try(self._duties.finish_removals)
-            if rounds % ORPHANS_EVERY_ROUNDS == 0:
-                await self._try(self._duties.remove_orphans)
-            await self._try(self._audit.refresh)
-            rounds += 1
+                if self._writers.readings.partitions.holds_partition(organization.epoch, 0):
+                    await self._try(partial(self._care_for, organization))
+            if self._writers.alarms.is_holder:
+                await self._do_duties(rounds)
+                rounds += 1
+            else:
+                self._audit.forget()
+
+    async def _do_duties(self, rounds: int) -> None:
+        await self._try(self._streams.trim_notifications)
+        await self._try(self._duties.fold_lanes)
+        await self._try(self._duties.finish_removals)
+        if rounds % ORPHANS_EVERY_ROUNDS == 0:
+            await self._try(self._duties.remove_orphans)
+        await self._try(self._audit.refresh)
 
     async def _care_for(self, organization: Organization) -> None:
         await self._streams.care_for(organization)
-        await self._readings.latest.fill(organization.epoch)
+        await self._writers.readings.latest.fill(organization.epoch)
 
     async def _try(self, duty: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final
 
+import msgspec
 import structlog
 
 from iotplatform.adapters.nats.connection import Connection
@@ -27,6 +27,7 @@ from iotplatform.roles.persistence.settling import Settler
 from iotplatform.roles.persistence.suspects import Suspects
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.clock import now_us
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="persistence")
@@ -41,29 +42,31 @@ MAX_ASIDE: Final = 16
 FEW_LANES: Final = 64
 
 
+class ReadingParts(msgspec.Struct, frozen=True):
+    """What storing readings stands on."""
+
+    connection: Connection
+    dead_letters: DeadLetters
+    store: ReadingStore
+    latest: LatestValues
+    directory: Directory
+    suspects: Suspects
+
+
 class ReadingWriter:
-    def __init__(
-        self,
-        connection: Connection,
-        dead_letters: DeadLetters,
-        store: ReadingStore,
-        latest: LatestValues,
-        directory: Directory,
-        suspects: Suspects,
-        metrics: Metrics,
-    ) -> None:
-        self.readers = Readers("persistence", connection, metrics)
-        self._partitions = PartitionReaders(self.readers, self._acquire)
-        self._settler = Settler(store, LetterSender(dead_letters))
+    def __init__(self, parts: ReadingParts, metrics: Metrics, membership: Membership) -> None:
+        self.readers = Readers("persistence", parts.connection, metrics)
+        self.partitions = PartitionReaders(self.readers, membership, self._acquire, self._let_go)
+        self._settler = Settler(parts.store, LetterSender(parts.dead_letters))
         self._aside = 0
-        self._store = store
-        self.latest = LatestKeeper(latest, store)
-        self._directory = directory
-        self._suspects = suspects
+        self._store = parts.store
+        self.latest = LatestKeeper(parts.latest, parts.store)
+        self._directory = parts.directory
+        self._suspects = parts.suspects
         self._metrics = metrics
         self._positions: dict[PartitionKey, int] = {}
         self._lanes: dict[PartitionKey, dict[str, LanePlace]] = {}
-        self._alone = AloneWriter(suspects, self._settle_once, self._positions, self._lanes)
+        self._alone = AloneWriter(parts.suspects, self._settle_once, self._positions, self._lanes)
         self._tasks = Tasks("persistence.readings")
 
     async def start(self) -> None:
@@ -73,22 +76,26 @@ class ReadingWriter:
         for number in range(WORKERS):
             self._tasks.start(self._run(), f"writer.{number}")
         self._tasks.start(self.readers.wait(), "readers")
+        self._tasks.start(self.partitions.wait(), "share")
 
     async def wait(self) -> None:
         await self._tasks.wait()
 
     async def stop(self) -> None:
         await self._tasks.stop()
+        await self.partitions.stop()
         await self.readers.stop()
         await self._suspects.let_go()
 
-    async def let_go(self, keys: Collection[PartitionKey]) -> None:
-        """Of partitions whose readers are removed and handed out no longer: their next holder suspects nothing."""
-        await self._suspects.let_go(keys)
+    async def _let_go(self, partition: Partition) -> None:
+        """Its next holder suspects nothing."""
+        self._positions.pop(partition.key, None)
+        self._lanes.pop(partition.key, None)
+        await self._suspects.let_go([partition.key])
 
     def _follow(self) -> None:
         organizations = self._directory.organizations()
-        self._partitions.follow(organizations)
+        self.partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
         for key in [key for key in self._positions if key[0] not in epochs]:
             del self._positions[key]
@@ -128,7 +135,7 @@ class ReadingWriter:
         """Partitions whose blocks are taken up alone leave the batch for tasks of their own."""
         parts: list[Part] = []
         for reader, deliveries in list(batch.items()):
-            partition = self._partitions.of(reader)
+            partition = self.partitions.of(reader)
             if partition is not None and self._suspects.is_careful(partition.key):
                 del batch[reader]
                 self._tasks.spawn(self._handle_alone(reader, partition, deliveries), f"careful.{reader.name}")
@@ -207,7 +214,7 @@ class ReadingWriter:
             await self._alone.store(reader, partition, deliveries)
         except PositionMoved as error:
             log.warning("persistence.fenced", detail=str(error))
-            self.readers.reset(reader, "fenced", after_s=RETRY_AFTER_S)
+            self.partitions.fenced(reader)
         except Exception:
             log.exception("persistence.failed", **_names(partition))
             await self._halt(reader)
@@ -216,13 +223,13 @@ class ReadingWriter:
 
     async def _halt(self, reader: Reader) -> None:
         """For a while, back to the stored position; and it is counted."""
-        partition = self._partitions.of(reader)
+        partition = self.partitions.of(reader)
         if partition is not None:
             await self._suspects.failed(partition.key)
         self.readers.reset(reader, "failed", after_s=HALTED_FOR_S)
 
     def _prepare(self, reader: Reader, deliveries: list[Delivery]) -> Part | None:
-        partition = self._partitions.of(reader)
+        partition = self.partitions.of(reader)
         position = self._positions.get(partition.key) if partition else None
         if partition is None or position is None:
             return None
@@ -246,7 +253,7 @@ class ReadingWriter:
             log.warning("persistence.fenced", detail=str(error))
             for reader, partition, _, _ in parts:
                 if partition.key in error.partitions:
-                    self.readers.reset(reader, "fenced", after_s=RETRY_AFTER_S)
+                    self.partitions.fenced(reader)
             return [part for part in parts if part[1].key not in error.partitions]
         except UnstorableData as error:
             if len(parts) == 1:

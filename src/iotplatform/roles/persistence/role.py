@@ -7,6 +7,7 @@ from typing import Final
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.maintenance import Maintenance
 from iotplatform.roles.persistence.readings import ReadingWriter
+from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 STOP_S: Final = 5.0
@@ -15,15 +16,20 @@ STOP_S: Final = 5.0
 class PersistenceRole:
     name = "persistence"
 
-    def __init__(self, readings: ReadingWriter, alarms: AlarmWriter, maintenance: Maintenance) -> None:
+    def __init__(
+        self, readings: ReadingWriter, alarms: AlarmWriter, maintenance: Maintenance, membership: Membership
+    ) -> None:
         self.readings = readings
         self.alarms = alarms
         self._maintenance = maintenance
+        self._membership = membership
         self._tasks = Tasks(self.name)
 
     async def start(self) -> None:
+        await self._membership.join()
         await self.readings.start()
         await self.alarms.start()
+        self._tasks.start(self._membership.run(), "membership")
         self._tasks.start(self.readings.wait(), "readings")
         self._tasks.start(self.alarms.wait(), "alarms")
         self._tasks.start(self._maintenance.run(), "maintenance")
@@ -35,3 +41,4 @@ class PersistenceRole:
         await self._tasks.stop(STOP_S)
         await self.readings.stop()
         await self.alarms.stop()
+        await self._membership.leave()

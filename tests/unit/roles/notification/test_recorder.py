@@ -77,6 +77,9 @@ class Stage:
     async def position(self):
         return self.outgoing.at
 
+    def fenced(self, reader):
+        self.readers.reset(reader, "fenced")
+
     def wake(self):
         self.woken += 1
 
@@ -89,7 +92,7 @@ class Stage:
 @pytest.fixture
 async def stage():
     made = Stage()
-    recorder = Recorder(made.readers, made.outgoing, made.dead_letters, made.metrics, made.wake)
+    recorder = Recorder(made.readers, made.outgoing, made.dead_letters, made.metrics, made.wake, made.fenced)
     tasks = Tasks("test")
     tasks.start(recorder.run(), "recorder")
     yield made
@@ -111,7 +114,7 @@ async def test_transitions_are_recorded_then_acknowledged(stage, raised, cleared
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(Unavailable("the database is not reachable"), "the database"), (OutgoingMoved("moved"), "moved")],
+    [(Unavailable("the database is not reachable"), "the database"), (OutgoingMoved("moved"), "fenced")],
 )
 async def test_what_could_not_be_committed_starts_over(stage, raised, error, reason):
     stage.outgoing.errors = [error]
