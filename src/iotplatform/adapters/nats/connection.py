@@ -242,11 +242,12 @@ class Connection:
         client = self._client
         if client is None:
             raise Unavailable("NATS is not reachable")
+        before = _cancellations()
         try:
             await client.publish(subject, payload, reply=reply, headers=headers)
         except (NatsError, OSError) as error:
             raise Unavailable("the connection to NATS was lost", outcome_unknown=True) from error
-        _end_if_cancelled()
+        _end_if_cancelled_since(before)
 
     async def request(
         self, subject: str, payload: bytes = b"", *, timeout_s: float = 5.0, headers: dict[str, str] | None = None
@@ -260,17 +261,18 @@ class Connection:
         client = self._client
         if client is None:
             raise Unavailable("NATS is not reachable")
+        before = _cancellations()
         try:
             async with self._waiting(timeout_s):
                 answer = await client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
         except NoRespondersError as error:
             raise NobodyThere(f"nobody answers {subject}") from error
         except (NatsError, OSError, TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and (task := asyncio.current_task()) and task.cancelling():
+            if isinstance(error, asyncio.CancelledError) and _cancellations() > before:
                 raise
             # nats-py cancels what waits for answers when its client is closed.
             raise Unavailable(f"no answer from {subject}", outcome_unknown=True) from error
-        _end_if_cancelled()
+        _end_if_cancelled_since(before)
         return answer
 
     async def request_many(
@@ -306,10 +308,15 @@ class Connection:
         return answers
 
 
-def _end_if_cancelled() -> None:
-    """nats-py swallows a cancellation that comes while it waits for its flusher, and whoever cancelled waits for us."""
+def _cancellations() -> int:
+    """How often this task was cancelled so far. More than 0 says little: a TaskGroup of Python 3.11 can leave some."""
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    return task.cancelling() if task is not None else 0
+
+
+def _end_if_cancelled_since(before: int) -> None:
+    """nats-py swallows a cancellation that comes while it waits for its flusher, and whoever cancelled waits for us."""
+    if _cancellations() > before:
         raise asyncio.CancelledError
 
 
