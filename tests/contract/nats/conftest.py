@@ -9,6 +9,7 @@ import os
 import signal
 import uuid
 
+import psutil
 import pytest
 
 from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, EmbeddedSettings
@@ -117,7 +118,10 @@ class OwnServer:
         os.kill(self._status.pid, signal.SIGKILL)
 
     def freeze(self):
+        """Returns when all its threads stand still: the signal alone is only on its way."""
         os.kill(self._status.pid, signal.SIGSTOP)
+        while psutil.Process(self._status.pid).status() != psutil.STATUS_STOPPED:
+            pass
 
     def thaw(self):
         os.kill(self._status.pid, signal.SIGCONT)
