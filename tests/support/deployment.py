@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -137,10 +138,15 @@ class Deployment:
     async def kill(self) -> None:
         for keeper in self._keepers:
             keeper.cancel()
+        pids = [pid for server in SERVERS if (pid := self.server_pid(server))]
         for member in self.members.values():
             with contextlib.suppress(ProcessLookupError):
                 member.platform.process.send_signal(signal.SIGCONT)
             await member.platform.kill()
+        # They outlive their holder.
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ class Report(msgspec.Struct):
 
 
 async def run_faults(folder: Path, setup: Setup) -> Report:
-    """Break it according to plan. What is needed to find out why is left in `folder`/report.json when a promise broke."""
+    """Break it according to plan. When a promise broke, `folder`/report.json has what is needed to find out why."""
     async with (
         mail_sink() as sink,
         deployed(folder, setup.layout, strict=setup.strict, **sink.settings) as deployment,

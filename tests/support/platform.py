@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,10 +52,13 @@ class Platform:
         self._readers: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def start(cls, data_dir: Path, *arguments: str, strict: bool = True, **settings: str) -> Self:
-        """Returns when it is ready."""
+    async def start(
+        cls, data_dir: Path, *arguments: str, strict: bool = True, wrapper: Sequence[str] = (), **settings: str
+    ) -> Self:
+        """Returns when it is ready. `wrapper` is a command in front that becomes the platform's process."""
         program = ["-m", "tests.support.strict_main"] if strict else ["-m", "iotplatform"]
         process = await asyncio.create_subprocess_exec(
+            *wrapper,
             sys.executable,
             *program,
             "serve",

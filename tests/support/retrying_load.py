@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import time
 
 import httpx
@@ -40,7 +41,7 @@ class RetryingLoad(Load):
     def longest_stall(self, since: float, until: float) -> float:
         """The longest time without an accepted reading, of those that reach into the time given."""
         times = [since, *(at for at in self.accepted_at if since <= at <= until), until]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
 
     async def _send(self, organization: str, device: str) -> None:
         turn = 0

@@ -29,6 +29,7 @@ STOP_SIGNALS = {"nats": signal.SIGTERM, "postgres": signal.SIGINT, "redis": sign
 BACK_WITHIN_S = 90.0
 # A process outside starts again what has ended, but not in the same moment.
 RESTART_AFTER_S = 0.3
+GONE = "gone already"
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -125,18 +126,17 @@ class Injector:
         pid = self._deployment.server_pid(fault.target)
         if pid is None:
             return "not running"
-        with contextlib.suppress(ProcessLookupError):
-            if fault.how == "pause":
-                await _pause(pid, fault.pause_s)
-            else:
-                os.kill(pid, signal.SIGKILL if fault.how == "kill" else STOP_SIGNALS[fault.target])
-            return ""
-        return "gone already"
+        if fault.how == "pause":
+            return await _pause(pid, fault.pause_s)
+        try:
+            os.kill(pid, signal.SIGKILL if fault.how == "kill" else STOP_SIGNALS[fault.target])
+        except ProcessLookupError:
+            return GONE
+        return ""
 
     async def _on_member(self, fault: Fault, member: Member) -> None:
         if fault.how == "pause":
-            with contextlib.suppress(ProcessLookupError):
-                await _pause(member.platform.process.pid, fault.pause_s)
+            await _pause(member.platform.process.pid, fault.pause_s)
             return
         async with member.turn:
             if fault.how == "kill":
@@ -149,13 +149,16 @@ class Injector:
             await member.start_again()
 
 
-async def _pause(pid: int, seconds: float) -> None:
-    """SIGSTOP, then SIGCONT. The workers of a server are its children: PostgreSQL's sessions have to stop as well."""
-    process = psutil.Process(pid)
-    paused = [process]
-    # The holder's children are the servers, which are targets of their own.
-    if process.name().startswith("postgres"):
-        paused += process.children(recursive=True)
+async def _pause(pid: int, seconds: float) -> str:
+    """SIGSTOP, then SIGCONT; returns why not. PostgreSQL's sessions are its children, and have to stop as well."""
+    try:
+        process = psutil.Process(pid)
+        paused = [process]
+        # The holder's children are the servers, which are targets of their own.
+        if process.name().startswith("postgres"):
+            paused += process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return GONE
     for each in paused:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.suspend()
@@ -165,6 +168,7 @@ async def _pause(pid: int, seconds: float) -> None:
         for each in paused:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.resume()
+    return ""
 
 
 def targets_of(deployment: Deployment) -> list[str]:

@@ -89,10 +89,7 @@ class Readers:
         """Go back to the stored position. Safe at any time and as often as one likes."""
         if reader.state == "removed":
             return
-        self._drop_buffer(reader)
-        self._ready.pop(reader, None)
-        reader.close()
-        reader.state = "opening"
+        self._begin(reader)
         if reader.opening:
             # The task that opens it will see that it has to begin again.
             reader.again = True
@@ -170,15 +167,23 @@ class Readers:
             await reader.idle.wait()
             while reader.state != "removed":
                 reader.again = False
-                reader.state = "opening"
+                self._begin(reader)
                 if await self._try_to_open(reader) and not reader.again:
                     self._log.debug("reader.open", reader=reader.name, position=reader.position, reason=reason)
                     return
-                self._drop_buffer(reader)
+                self._begin(reader)
                 await backoff.wait()
                 await reader.idle.wait()
         finally:
             reader.opening = False
+
+    def _begin(self, reader: Reader) -> None:
+        """Take nothing more until the next reset: what follows on something dropped is not what comes next."""
+        self._drop_buffer(reader)
+        self._ready.pop(reader, None)
+        if reader.state != "removed":
+            reader.close()
+            reader.state = "opening"
 
     async def _try_to_open(self, reader: Reader) -> bool:
         try:
