@@ -328,9 +328,7 @@ class TestFaults:
         async with asyncio.timeout(5):
             assert await role.until(reader, 2) == [4, 5]
 
-    async def test_nothing_is_skipped_when_the_answer_to_a_reset_is_lost(
-        self, client, organization, role, monkeypatch
-    ):
+    async def test_nothing_is_skipped_when_the_answer_to_a_reset_is_lost(self, client, organization, role, monkeypatch):
         """What waited for that try is dropped, so what follows on it must not be taken for what comes next."""
         monkeypatch.setattr(readers_module, "Backoff", lambda *_: Backoff(1.0, 1.0))
         reader = role.follow(organization)
