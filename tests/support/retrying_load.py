@@ -30,7 +30,7 @@ class RetryingLoad(Load):
         self.keys = keys
         self.uncertain: collections.Counter[Sent] = collections.Counter()
         self.values: dict[Sent, float] = {}
-        self.accepted_at: list[float] = []
+        self.accepted_at: list[tuple[float, str]] = []
         self._urls = urls
         self._ended_at = 0.0
 
@@ -39,8 +39,15 @@ class RetryingLoad(Load):
         await super().stop()
 
     def longest_stall(self, since: float, until: float) -> float:
-        """The longest time without an accepted reading, of those that reach into the time given."""
-        times = [since, *(at for at in self.accepted_at if since <= at <= until), until]
+        """The longest time in which nothing of an organization was accepted, of the one that had to wait longest."""
+        return max(self._stall_of(organization, since, until) for organization in self.organizations)
+
+    def _stall_of(self, organization: str, since: float, until: float) -> float:
+        times = [
+            since,
+            *(at for at, whose in self.accepted_at if whose == organization and since <= at <= until),
+            until,
+        ]
         return max(later - earlier for earlier, later in itertools.pairwise(times))
 
     async def _send(self, organization: str, device: str) -> None:
@@ -78,7 +85,7 @@ class RetryingLoad(Load):
             return False
         self.statuses[str(answer.status_code)] += 1
         if answer.status_code == 202:
-            self.accepted_at.append(time.monotonic())
+            self.accepted_at.append((time.monotonic(), organization))
             async with self._more:
                 self.accepted.add(sent)
                 self._more.notify_all()

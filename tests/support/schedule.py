@@ -176,12 +176,12 @@ def targets_of(deployment: Deployment) -> list[str]:
 
 
 def stalls_by_kind(injected: Sequence[Injected], load: RetryingLoad) -> dict[str, float]:
-    """For each kind of fault the longest time without an accepted reading, in seconds.
+    """For each kind of fault the longest time, in seconds, for which an organization had nothing accepted.
 
     Faults overlap, so a stall may be put down to more than one of them.
     """
     stalls: dict[str, float] = {}
-    last = load.accepted_at[-1] if load.accepted_at else 0.0
+    last = load.accepted_at[-1][0] if load.accepted_at else 0.0
     for each in injected:
         if each.note:
             continue

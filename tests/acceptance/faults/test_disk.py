@@ -1,4 +1,4 @@
-"""A disk that is full, or read-only: readings are refused or wait, none that was accepted is lost, and all comes back."""
+"""A disk that is full, or read-only: readings are refused or wait, nothing accepted is lost, and all comes back."""
 
 from __future__ import annotations
 

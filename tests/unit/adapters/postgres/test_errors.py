@@ -11,8 +11,8 @@ def fail_on_top_of(first: Exception) -> None:
     """As asyncpg does when a transaction can't be rolled back."""
     try:
         raise first
-    except Exception:
-        raise asyncpg.InterfaceError("cannot perform operation: another operation is in progress")  # noqa: B904
+    finally:
+        raise asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
 
 
 def test_a_session_that_ended_under_a_transaction_is_nobodys_fault() -> None:
