@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -149,25 +149,39 @@ class Injector:
             await member.start_again()
 
 
-async def _pause(pid: int, seconds: float) -> str:
-    """SIGSTOP, then SIGCONT; returns why not. PostgreSQL's sessions are its children, and have to stop as well."""
-    try:
-        process = psutil.Process(pid)
-        paused = [process]
-        # The holder's children are the servers, which are targets of their own.
-        if process.name().startswith("postgres"):
-            paused += process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return GONE
+def pause(pid: int) -> Callable[[], None]:
+    """SIGSTOP; the function returned is SIGCONT. PostgreSQL's sessions are its children, and have to stop as well.
+
+    Raises:
+        psutil.NoSuchProcess: it is gone.
+    """
+    process = psutil.Process(pid)
+    paused = [process]
+    # The children of the process that holds the servers are targets of their own.
+    if process.name().startswith("postgres"):
+        paused += process.children(recursive=True)
     for each in paused:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.suspend()
-    try:
-        await asyncio.sleep(seconds)
-    finally:
+
+    def resume() -> None:
         for each in paused:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.resume()
+
+    return resume
+
+
+async def _pause(pid: int, seconds: float) -> str:
+    """Returns why not."""
+    try:
+        resume = pause(pid)
+    except psutil.NoSuchProcess:
+        return GONE
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        resume()
     return ""
 
 
