@@ -112,7 +112,10 @@ def episodes_in(stream: Iterable[StoredReading]) -> list[Episode]:
 
 
 class Findings(msgspec.Struct):
-    """`violations` is empty when every promise was kept."""
+    """`violations` is empty when every promise was kept.
+
+    `readings_lost` were accepted and are not in a stream; those that only a store lacks are a violation.
+    """
 
     violations: list[str] = msgspec.field(default_factory=list)
     readings_stored: int = 0
