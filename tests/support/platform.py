@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,11 +58,16 @@ class Platform:
         *arguments: str,
         strict: bool = True,
         main: str = "tests.support.strict_main",
+        wrapper: Sequence[str] = (),
         **settings: str,
     ) -> Self:
-        """Returns when it is ready. `main` is the module that runs it, unless it is to be the plain program."""
+        """Returns when it is ready. `main` is the module that runs it, unless it is to be the plain program.
+
+        `wrapper` is a command in front that becomes the platform's process.
+        """
         program = ["-m", main] if strict else ["-m", "iotplatform"]
         process = await asyncio.create_subprocess_exec(
+            *wrapper,
             sys.executable,
             *program,
             "serve",

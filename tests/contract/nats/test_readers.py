@@ -13,6 +13,7 @@ from iotplatform.adapters.nats.readers import MAX_TAKEN_PER_READER, Readers
 from iotplatform.adapters.nats.subjects import organization_stream, partition_consumer
 from iotplatform.domain.timestamps import parse_timestamp
 from iotplatform.errors import Unavailable
+from iotplatform.runtime.backoff import Backoff
 from tests.support.platform import eventually
 
 
@@ -326,6 +327,31 @@ class TestFaults:
         await client.fill(organization, 2, first=3)
         async with asyncio.timeout(5):
             assert await role.until(reader, 2) == [4, 5]
+
+    async def test_nothing_is_skipped_when_the_answer_to_a_reset_is_lost(self, client, organization, role, monkeypatch):
+        """What waited for that try is dropped, so what follows on it must not be taken for what comes next."""
+        monkeypatch.setattr(readers_module, "Backoff", lambda *_: Backoff(1.0, 1.0))
+        reader = role.follow(organization)
+        await client.fill(organization, 50)
+        await role.filled([reader], 50)
+        call, lost = role.readers._api.call, asyncio.Event()
+
+        async def answered_too_late(operation, *arguments, **options):
+            answer = await call(operation, *arguments, **options)
+            if "RESET" in operation and not lost.is_set():
+                # The pulls of before are served before the answer is here.
+                await role.filled([reader], 50)
+                lost.set()
+                raise Unavailable("no answer")
+            return answer
+
+        monkeypatch.setattr(role.readers._api, "call", answered_too_late)
+        role.readers.reset(reader, "test")
+        async with asyncio.timeout(10):
+            await lost.wait()
+        await client.fill(organization, 20, first=50)
+        assert await role.until(reader, 70) == list(range(1, 71))
+        assert role.readers._buffered_bytes == 0
 
     async def test_a_removed_reader_is_silent(self, client, organization, role):
         other = await client.organization()

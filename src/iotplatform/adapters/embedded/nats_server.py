@@ -19,13 +19,16 @@ from iotplatform.adapters.embedded.settings import EmbeddedSettings
 
 MAX_PAYLOAD: Final = 8 * 1024 * 1024
 USER: Final = "platform"
+# With less on its disk a restart would not help.
+ROOM_BYTES: Final = 8 << 20
 
 
 class NatsServer:
     """See `Server`. The ports are chosen before the first start and stay."""
 
     name = "nats"
-    # It answers 503 while it loads its streams; later that means that JetStream was shut off, as on a full disk.
+    # It answers 503 while it loads its streams; later that means that JetStream was shut off, or that a stream could
+    # not be written. Tried on 2.15.1: a stream that met a full disk takes nothing more, room or not, until a restart.
     recovers_by_itself = False
     # Stopping takes longer the more streams there are.
     stop_steps: tuple[StopStep, ...] = (StopStep(signal.SIGTERM, 60.0),)
@@ -103,16 +106,20 @@ system_account: SYS
         """Healthy by its own account, and greeting clients: the monitoring port opens before the streams are loaded."""
         if self._clients is None or self._monitor is None:
             return Health.SILENT
-        # Not every stream and consumer: with thousands of them that is work.
-        request = b"GET /healthz?js-server-only=true HTTP/1.0\r\n\r\n"
-        status = (await _first_line(self._monitor, request)).split()[1]
+        # With every stream: one that can't be written shows nowhere else. 400 streams with 1,600 consumers take 0.04 s.
+        status = (await _first_line(self._monitor, b"GET /healthz HTTP/1.0\r\n\r\n")).split()[1]
         if status != b"200":
-            return Health.BUSY
+            # Streams that can't be written can still be read, so without room it is better than nothing.
+            return Health.BUSY if await asyncio.to_thread(self._has_room) else Health.WAITING
         try:
             greeting = await _first_line(self._clients)
         except ConnectionRefusedError:
             return Health.BUSY
         return Health.READY if greeting.startswith(b"INFO ") else Health.SILENT
+
+    def _has_room(self) -> bool:
+        disk = os.statvfs(self._directory.nats)
+        return disk.f_bavail * disk.f_frsize >= ROOM_BYTES and not disk.f_flag & os.ST_RDONLY
 
     def close(self) -> None:
         for port in (self._clients, self._monitor):

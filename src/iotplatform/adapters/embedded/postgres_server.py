@@ -143,7 +143,10 @@ class PostgresServer:
                 return await self._create_database(socket)
             if error.code == _TOO_MANY_CONNECTIONS:
                 return Health.READY
-            return Health.BUSY if error.code == _STARTING_OR_STOPPING else Health.SILENT
+            if error.code != _STARTING_OR_STOPPING:
+                return Health.SILENT
+            # On SIGTERM it waits for its clients to leave, and ours never do.
+            return Health.STOPPING if "shutting down" in str(error) else Health.BUSY
         return Health.READY
 
     async def _create_database(self, socket: Path) -> Health:

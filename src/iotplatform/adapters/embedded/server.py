@@ -18,6 +18,10 @@ class Health(enum.Enum):
     READY = "ready"
     # It answers that it is still loading or recovering.
     BUSY = "busy"
+    # It answers, and needs what no restart would bring, such as room on its disk.
+    WAITING = "waiting"
+    # It answers that somebody has told it to stop.
+    STOPPING = "stopping"
     SILENT = "silent"
 
 

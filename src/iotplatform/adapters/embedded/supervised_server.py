@@ -133,7 +133,7 @@ class SupervisedServer:
             health = await self._probe()
             if health is Health.READY and process.returncode is None:
                 return
-            if health is Health.BUSY:
+            if health in {Health.BUSY, Health.WAITING}:
                 silent_since = time.monotonic()
             if await self._ends_within(process, pause_s):
                 raise await self._failure(f"ended with exit code {process.returncode}")
@@ -159,7 +159,7 @@ class SupervisedServer:
             now = time.monotonic()
             health = await self._probe()
             self._healthy = health is Health.READY
-            if self._healthy or (health is Health.BUSY and self._server.recovers_by_itself):
+            if self._healthy or self._is_left_alone(health):
                 failing_since = None
                 if now - well_since > self._timing.settled_after_s:
                     self._backoff.reset()
@@ -170,15 +170,19 @@ class SupervisedServer:
             elif time.monotonic() - failing_since > self._timing.hang_after_s:
                 async with self._turn:
                     if not self._stopping:
-                        if health is Health.BUSY:
+                        if health is Health.SILENT:
+                            await self._ends(process, signal.SIGKILL, _KILL_S)
+                        else:
                             # It listens: it can put away its things.
                             await self._end_orderly(process)
-                        else:
-                            await self._ends(process, signal.SIGKILL, _KILL_S)
                 return f"hung for {self._timing.hang_after_s:g} s"
             await asyncio.to_thread(keep_bounded, self._server.log)
         self._healthy = False
         return f"ended with exit code {process.returncode}"
+
+    def _is_left_alone(self, health: Health) -> bool:
+        """Whether it is not well, and a restart would not make it better."""
+        return health is Health.WAITING or (health is Health.BUSY and self._server.recovers_by_itself)
 
     async def _probe(self) -> Health:
         try:

@@ -10,11 +10,19 @@ import msgspec
 from nats.aio.msg import Msg
 
 from iotplatform.adapters.nats import subjects
-from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
+from iotplatform.adapters.nats.api import (
+    NOT_FOUND_CONSUMER,
+    NOT_FOUND_MESSAGE,
+    NOT_FOUND_STREAM,
+    ApiError,
+    JetStreamApi,
+)
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.adapters.nats.reader import AckReply
 from iotplatform.domain.gap import LaneFollower, LaneGap, LanePlace
 from iotplatform.domain.organization import Organization
+from iotplatform.errors import Unavailable
 
 FETCH: Final = 1_000
 
@@ -45,13 +53,17 @@ class BacklogCounter:
         With `known`, where the lanes stood at the position, it finds out what is missing above it.
 
         Raises:
-            Unavailable: JetStream is away.
+            Unavailable: JetStream is away, or the server that was read from has not caught up with the others.
         """
         stream = subjects.organization_stream(organization.id)
+        filter_subject = subjects.partition_subjects(organization.id, organization.epoch, partition)
+        last = await self._last(stream, filter_subject)
+        if last <= position:
+            return Backlog()
         consumer = f"ledger_{secrets.token_hex(8)}"
         config = {
             "name": consumer,
-            "filter_subject": subjects.partition_subjects(organization.id, organization.epoch, partition),
+            "filter_subject": filter_subject,
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": position + 1,
             "ack_policy": "none",
@@ -69,23 +81,46 @@ class BacklogCounter:
                 return backlog
             raise
         try:
-            pull = msgspec.json.encode({"batch": FETCH, "no_wait": True})
-            while True:
-                answers = await self._connection.request_many(
-                    f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", pull, is_last=_Last()
-                )
-                deliveries = [message for message in answers if message.reply]
-                for message in deliveries:
-                    _add(backlog, BlockHeaders.decode(message.headers), follower)
-                if len(deliveries) < FETCH:
-                    backlog.gaps = follower.gaps if follower else []
-                    return backlog
+            reached = await self._read(stream, consumer, backlog, follower)
         finally:
             try:
                 await self._api.call(f"CONSUMER.DELETE.{stream}.{consumer}")
             except ApiError as error:
                 if error.code not in {NOT_FOUND_CONSUMER, NOT_FOUND_STREAM}:
                     raise
+        if reached < last:
+            raise Unavailable(f"a replica of {stream} has not caught up")
+        return backlog
+
+    async def _read(self, stream: str, consumer: str, backlog: Backlog, follower: LaneFollower | None) -> int:
+        """Everything the consumer has; returns the sequence of the last message."""
+        reached = 0
+        pull = msgspec.json.encode({"batch": FETCH, "no_wait": True})
+        while True:
+            answers = await self._connection.request_many(
+                f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", pull, is_last=_Last()
+            )
+            deliveries = [message for message in answers if message.reply]
+            for message in deliveries:
+                _add(backlog, BlockHeaders.decode(message.headers), follower)
+                if place := AckReply.parse(message.reply):
+                    reached = place.stream_sequence
+            if len(deliveries) < FETCH:
+                backlog.gaps = follower.gaps if follower else []
+                return reached
+
+    async def _last(self, stream: str, subject: str) -> int:
+        """The sequence of the last message, as the stream's leader knows it; 0 when there is none.
+
+        A consumer of one replica, and a direct get, may be served by a server of a cluster that lags behind.
+        """
+        try:
+            answer = await self._api.call(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except ApiError as error:
+            if error.code not in {NOT_FOUND_MESSAGE, NOT_FOUND_STREAM}:
+                raise
+            return 0
+        return int(answer["message"]["seq"])
 
 
 class _Last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Iterator
@@ -100,10 +101,7 @@ class Readers:
         """Go back to the stored position. Safe at any time and as often as one likes."""
         if reader.state == "removed":
             return
-        self._drop_buffer(reader)
-        self._ready.pop(reader, None)
-        reader.close()
-        reader.state = "opening"
+        self._begin(reader)
         reader.reset_at = time.monotonic()
         if not reader.at_rest.is_set():
             # The task that opens it will see that it has to begin again.
@@ -183,15 +181,23 @@ class Readers:
             await reader.idle.wait()
             while reader.state != "removed":
                 reader.again = False
-                reader.state = "opening"
+                self._begin(reader)
                 if await self._try_to_open(reader) and not reader.again:
                     self._log.debug("reader.open", reader=reader.name, position=reader.position, reason=reason)
                     return
-                self._drop_buffer(reader)
+                self._begin(reader)
                 await backoff.wait()
                 await reader.idle.wait()
         finally:
             reader.at_rest.set()
+
+    def _begin(self, reader: Reader) -> None:
+        """Take nothing more until the next reset: what follows on something dropped is not what comes next."""
+        self._drop_buffer(reader)
+        self._ready.pop(reader, None)
+        if reader.state != "removed":
+            reader.close()
+            reader.state = "opening"
 
     async def _try_to_open(self, reader: Reader) -> bool:
         try:
@@ -203,10 +209,9 @@ class Readers:
             self._log.debug("reader.waiting", reader=reader.name, detail=error.detail)
             return False
         except ApiError as error:
-            if error.code not in {NOT_FOUND_STREAM, NOT_FOUND_CONSUMER}:
-                raise
-            # The organization is being made or deleted: the directory will say which.
-            self._log.debug("reader.not_there", reader=reader.name)
+            # The organization is being made or deleted: the directory will say which. Anything else is waited out.
+            missing = error.code in {NOT_FOUND_STREAM, NOT_FOUND_CONSUMER}
+            self._log.log(logging.DEBUG if missing else logging.WARNING, "reader.not_opened", detail=str(error))
             return False
         reader.confirmed = True
         await self._pull(reader)

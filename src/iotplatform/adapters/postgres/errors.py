@@ -32,9 +32,10 @@ def is_away(error: BaseException) -> bool:
         return error.connection_invalidated or (driver is not None and is_away(driver))
     if isinstance(error, asyncpg.PostgresError):
         return str(error.sqlstate).startswith(_AWAY)
-    # A closed connection or pool is an InterfaceError without a code; so are mistakes in our own code.
+    # A closed connection or pool is an InterfaceError without a code; so are mistakes in our own code. When the server
+    # has just ended the session, asyncpg can't roll back, and raises one on top of what went wrong first.
     if isinstance(error, asyncpg.InterfaceError):
-        return "clos" in str(error)
+        return "clos" in str(error) or (error.__context__ is not None and is_away(error.__context__))
     # OSError contains ConnectionError and TimeoutError.
     return isinstance(error, (OSError, asyncpg.InternalClientError, PoolTimeoutError))
 

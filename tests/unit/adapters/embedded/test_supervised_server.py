@@ -175,6 +175,27 @@ async def test_a_busy_one_is_left_alone_only_when_it_recovers_by_itself(tmp_path
         server.health = None
 
 
+async def test_one_that_a_restart_would_not_help_is_left_alone(tmp_path):
+    server = FakeServer(tmp_path)
+    async with supervised(server) as child:
+        server.health = Health.WAITING
+        await until(lambda: not child.status.healthy)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(server.next_start(), 3 * QUICK.hang_after_s)
+        server.health = None
+        await until(lambda: child.status.healthy)
+
+
+async def test_one_that_somebody_has_told_to_stop_and_does_not_is_started_again(tmp_path):
+    server = FakeServer(tmp_path)
+    server.recovers_by_itself = True
+    async with supervised(server) as child:
+        server.health = Health.STOPPING
+        await server.next_start()
+        server.health = None
+        await until(lambda: child.status.restarts == 1)
+
+
 async def test_a_restart_that_fails_is_tried_again(tmp_path):
     server = FakeServer(tmp_path)
     async with supervised(server) as child:
