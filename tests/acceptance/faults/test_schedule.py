@@ -1,4 +1,8 @@
-"""A minute of faults by a fixed plan: everything is killed, paused and restarted, and every promise is kept."""
+"""A minute of faults by a fixed plan: everything is killed, paused and restarted, and every promise is kept.
+
+Analysis and persistence are shared by two processes each, and every retry carries its Idempotency-Key, so that nothing
+may be there twice.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deployment import ONE_OF_EACH
 from tests.support.fault_run import Setup, run_faults
 from tests.support.schedule import plan
 
@@ -16,7 +21,8 @@ SECONDS = 60.0
 
 @pytest.mark.timeout(600)
 async def test_a_minute_of_faults_breaks_no_promise(tmp_path: Path) -> None:
-    report = await run_faults(tmp_path / "faults", Setup(SEED, SECONDS))
+    layout = {**ONE_OF_EACH, "analysis": 2, "persistence": 2}
+    report = await run_faults(tmp_path / "faults", Setup(SEED, SECONDS, layout=layout, keys=True))
 
     print(json.dumps(report.figures))
     assert report.violations == [], f"seed {report.seed}, see {report.file}"
