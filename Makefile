@@ -28,8 +28,9 @@ $(VENV)/.installed-dev: requirements-dev.txt | $(VENV)/.installed
 	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@touch $@
 
+# Most tests wait, for a server that comes back or a time-out, so more of them than there are cores get along.
 test: setup-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: setup-dev
 	@$(BIN)/ruff check .

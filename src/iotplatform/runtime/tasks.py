@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 log = structlog.get_logger()
+
+CANCEL_AGAIN_S: Final = 1.0
 
 
 class TaskDied(RuntimeError):
@@ -69,11 +72,17 @@ class Tasks:
         await asyncio.shield(self._died)
 
     async def stop(self, deadline_s: float = 5.0) -> None:
-        """Cancel every task and wait for them; one that does not end in time is reported and left."""
+        """Cancel every task and wait for them; one that does not end in time is reported and left.
+
+        A cancellation can be swallowed on its way: `asyncio.wait_for` of Python 3.11, in a driver, does so when what it
+        waits for is done in the same moment. So those that go on are cancelled again.
+        """
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            _, pending = await asyncio.wait(self._tasks, timeout=deadline_s)
+        until = time.monotonic() + deadline_s
+        pending = set(self._tasks)
+        while pending and (left_s := until - time.monotonic()) > 0:
             for task in pending:
-                log.error("task.stuck", task=task.get_name(), deadline_s=deadline_s)
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=min(left_s, CANCEL_AGAIN_S))
+        for task in pending:
+            log.error("task.stuck", task=task.get_name(), deadline_s=deadline_s)

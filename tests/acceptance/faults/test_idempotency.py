@@ -19,6 +19,7 @@ EPOCH_S = 1_600_000_000
 ORGANIZATIONS = {"acme": 1, "globex": 3}
 CLIENTS = 6
 DYING = "tests.support.kill_main"
+STRICT = "tests.support.strict_main"
 
 
 class Stubborn:
@@ -124,12 +125,12 @@ async def test_killed_between_storing_and_answering(tmp_path: Path) -> None:
     ports = {f"{name}__port": str(urlsplit(platform.urls[name]).port) for name in ("ingest", "management")}
     clients.start()
     died = []
-    for variant in (DYING, ""):
+    for main in (DYING, STRICT):
         async with asyncio.timeout(120):
             assert await platform.process.wait() == -signal.SIGKILL, platform.tail()
         await platform.kill()
         died.append(platform)
-        platform = await Platform.start(tmp_path / "data", main=variant, **ports)
+        platform = await Platform.start(tmp_path / "data", main=main, **ports)
     await clients.more(200)
     await clients.stop()
 

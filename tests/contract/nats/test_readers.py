@@ -334,7 +334,7 @@ class TestFaults:
         reader = role.follow(organization)
         await client.fill(organization, 50)
         await role.filled([reader], 50)
-        call, lost = role.readers._api.call, asyncio.Event()
+        call, lost = role.readers._pins._api.call, asyncio.Event()
 
         async def answered_too_late(operation, *arguments, **options):
             answer = await call(operation, *arguments, **options)
@@ -345,7 +345,7 @@ class TestFaults:
                 raise Unavailable("no answer")
             return answer
 
-        monkeypatch.setattr(role.readers._api, "call", answered_too_late)
+        monkeypatch.setattr(role.readers._pins._api, "call", answered_too_late)
         role.readers.reset(reader, "test")
         async with asyncio.timeout(10):
             await lost.wait()

@@ -158,3 +158,23 @@ class TestStopping:
         assert [(line["event"], line["task"]) for line in lines] == [("task.stuck", "owner.stubborn")]
         release.set()
         await task
+
+
+async def test_a_cancellation_that_was_swallowed_on_its_way_is_said_again():
+    tasks = Tasks("owner")
+    swallowed = asyncio.Event()
+
+    async def deaf_once():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if swallowed.is_set():
+                    raise
+                swallowed.set()
+
+    task = tasks.start(deaf_once(), "deaf")
+    await asyncio.sleep(0)
+    await tasks.stop(30)
+    assert swallowed.is_set()
+    assert task.cancelled()
