@@ -1,0 +1,34 @@
+"""The schema as SQLAlchemy sees it. The migrations make it; a test holds the two together."""
+
+from __future__ import annotations
+
+from iotplatform.adapters.postgres.models.alarms import AlarmRow, RuleRow
+from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
+from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
+from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow
+from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
+from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
+from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.schema import Model, Xid8
+
+__all__ = [
+    "AlarmRow",
+    "ChangeRow",
+    "ChannelRow",
+    "DeliveryRow",
+    "DeviceRow",
+    "DeviceTokenRow",
+    "GapRow",
+    "LaneRow",
+    "MemberRow",
+    "Model",
+    "OrganizationRow",
+    "PartitionRow",
+    "PositionRow",
+    "ReadingRow",
+    "RemovalRow",
+    "RuleRow",
+    "SeriesRow",
+    "SigningKeyRow",
+    "Xid8",
+]

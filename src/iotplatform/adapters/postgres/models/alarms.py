@@ -1,0 +1,62 @@
+"""Rules and the alarms they raise."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from iotplatform.adapters.postgres.models.schema import NOW, ONE, Model, epoch_column
+
+
+class RuleRow(Model):
+    __tablename__ = "rules"
+
+    epoch: Mapped[int] = epoch_column("rules", primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    definition: Mapped[dict[str, Any]]
+    version: Mapped[int] = mapped_column(server_default=ONE)
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class AlarmRow(Model):
+    __tablename__ = "alarms"
+    __table_args__ = (
+        CheckConstraint("state IN ('active', 'cleared')", name="alarms_state_check"),
+        Index(
+            "alarms_one_active",
+            "epoch",
+            "rule_id",
+            "device_id",
+            "sensor",
+            unique=True,
+            postgresql_where=text("state = 'active'"),
+        ),
+        Index("alarms_newest", "epoch", text("raised_at DESC"), "id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = epoch_column("alarms")
+    rule_id: Mapped[str]
+    rule_name: Mapped[str]
+    device_id: Mapped[str]
+    sensor: Mapped[str]
+    severity: Mapped[str]
+    state: Mapped[str]
+    condition: Mapped[str]
+    raised_at: Mapped[dt.datetime]
+    first_breach_at: Mapped[dt.datetime]
+    cleared_at: Mapped[dt.datetime | None]
+    clear_reason: Mapped[str | None]
+    acknowledged_at: Mapped[dt.datetime | None]
+    acknowledged_by: Mapped[str | None]
+    assigned_to: Mapped[str | None]
+    trigger_value: Mapped[float]
+    readings: Mapped[list[Any]]
+    position: Mapped[int] = mapped_column(BigInteger)
+    cleared_position: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)

@@ -1,0 +1,54 @@
+"""Devices, their tokens, and the keys that sign them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from iotplatform.adapters.postgres.models.schema import NOW, ONE, Model, epoch_column
+
+
+class DeviceRow(Model):
+    __tablename__ = "devices"
+    __table_args__ = (Index("devices_tags", "tags", postgresql_using="gin"),)
+
+    epoch: Mapped[int] = epoch_column("devices", primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    # `metadata` is taken by SQLAlchemy itself.
+    attributes: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    version: Mapped[int] = mapped_column(server_default=ONE)
+
+
+class DeviceTokenRow(Model):
+    __tablename__ = "device_tokens"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["epoch", "device_id"],
+            ["devices.epoch", "devices.id"],
+            ondelete="CASCADE",
+            name="device_tokens_device_fkey",
+        ),
+        Index("device_tokens_device", "epoch", "device_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(BigInteger)
+    device_id: Mapped[str]
+    kind: Mapped[str]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[dt.datetime]
+    revoked_at: Mapped[dt.datetime | None]
+
+
+class SigningKeyRow(Model):
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(primary_key=True)
+    public_pem: Mapped[str]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
