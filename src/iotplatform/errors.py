@@ -4,7 +4,7 @@ PlatformError
 ├── ConfigError            the operator's settings are wrong; the process ends with exit code 78
 ├── Rejected               the caller's fault: trying the same again changes nothing
 │   └── kind               malformed, invalid, unauthenticated, forbidden, not_found, conflict, too_large,
-│                          unsupported_media, over_quota, misdirected
+│                          unsupported_media, over_quota, misdirected, precondition_failed
 └── Unavailable            nobody's fault: try again after `retry_after_s`
     └── outcome_unknown    a publish was under way when the answer was due; the reading may have been stored
 
@@ -29,6 +29,7 @@ Kind = Literal[
     "unsupported_media",
     "over_quota",
     "misdirected",
+    "precondition_failed",
 ]
 
 
