@@ -13,7 +13,7 @@ from iotplatform.adapters.postgres.models import ChannelRow
 from iotplatform.adapters.postgres.versions import count_version
 from iotplatform.domain.channel import Channel
 
-Check = Callable[[ChannelRow | None], None]
+Check = Callable[[int | None], None]
 
 
 async def find(database: Database, epoch: int, channel_id: str) -> ChannelRow | None:
@@ -50,7 +50,7 @@ async def add(database: Database, epoch: int, channel: Channel) -> ChannelRow:
 
 
 async def put(database: Database, epoch: int, channel: Channel, check: Check) -> tuple[ChannelRow, bool]:
-    """Make or replace a channel; whether it was made. `check` sees the row that is to be replaced, or None.
+    """Make or replace a channel; whether it was made. `check` is told the version that is to be replaced, or None.
 
     Raises:
         Rejected: by `check`; the organization is gone; or somebody else has made the channel in this moment.
@@ -59,7 +59,7 @@ async def put(database: Database, epoch: int, channel: Channel, check: Check) ->
     with translated():
         async with database.sessions.begin() as session:
             row = await session.get(ChannelRow, (epoch, channel.id), with_for_update=True)
-            check(row)
+            check(row.version if row is not None else None)
             if row is not None:
                 # As it comes back from the database, so that what is the same is seen to be.
                 for name, value in msgspec.json.decode(msgspec.json.encode(channel)).items():
@@ -76,7 +76,7 @@ async def remove(database: Database, epoch: int, channel_id: str, check: Check) 
             row = await session.get(ChannelRow, (epoch, channel_id), with_for_update=True)
             if row is None:
                 return False
-            check(row)
+            check(row.version)
             await session.delete(row)
             return True
 

@@ -26,7 +26,7 @@ STATUS_BY_KIND: Final[Mapping[Kind, int]] = {
     "forbidden": 403,
     "not_found": 404,
     "conflict": 409,
-    "precondition_failed": 412,
+    "stale": 412,
     "too_large": 413,
     "unsupported_media": 415,
     "misdirected": 421,

@@ -18,8 +18,9 @@ from iotplatform.domain.channel import SEVERITIES, Channel, ChannelConfig, Chann
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.rule import Severity
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.access import ADMINISTER, READ
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
-from iotplatform.roles.management.etags import Condition, IfMatch, IfNoneMatch, etag
+from iotplatform.roles.management.etags import IfMatch, IfNoneMatch, etag, precondition
 from iotplatform.roles.management.fields import Body, Identifier, Name
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
 
@@ -79,7 +80,7 @@ def _config_faults(body: ChannelBody) -> list[Fault]:
     ]
 
 
-@get("/organizations/{org:str}/channels")
+@get("/organizations/{org:str}/channels", opt=READ)
 async def list_channels(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -92,7 +93,7 @@ async def list_channels(
     return page(found, limit, lambda channel: channel, lambda last: last.id)
 
 
-@post("/organizations/{org:str}/channels")
+@post("/organizations/{org:str}/channels", opt=ADMINISTER)
 async def create_channel(
     org: FromPath[str], data: JSONBody[ChannelBody], context: NamedDependency[ManagementContext]
 ) -> Response[Channel]:
@@ -101,7 +102,7 @@ async def create_channel(
     return _made(organization.id, await channels.add(context.database, organization.epoch, channel))
 
 
-@get("/organizations/{org:str}/channels/{channel:str}")
+@get("/organizations/{org:str}/channels/{channel:str}", opt=READ)
 async def read_channel(
     org: FromPath[str], channel: FromPath[str], context: NamedDependency[ManagementContext]
 ) -> Response[Channel]:
@@ -112,7 +113,11 @@ async def read_channel(
     return _shown(found)
 
 
-@put("/organizations/{org:str}/channels/{channel:str}", responses={201: ResponseSpec(Channel, description="made")})
+@put(
+    "/organizations/{org:str}/channels/{channel:str}",
+    responses={201: ResponseSpec(Channel, description="made")},
+    opt=ADMINISTER,
+)
 async def put_channel(
     org: FromPath[str],
     channel: FromPath[str],
@@ -125,30 +130,30 @@ async def put_channel(
     if fault is not None:
         raise Rejected("invalid", "the id in the path is not valid", faults=(Fault(fault, field="id"),))
     wanted = data.channel(channel)
-    condition = Condition.of(if_match, if_none_match)
+    check = precondition(if_match, if_none_match).check
     organization = await context.organization(org)
-    row, made = await channels.put(context.database, organization.epoch, wanted, condition.check_row)
+    row, made = await channels.put(context.database, organization.epoch, wanted, check)
     return _made(organization.id, row) if made else _shown(row)
 
 
-@delete("/organizations/{org:str}/channels/{channel:str}")
+@delete("/organizations/{org:str}/channels/{channel:str}", opt=ADMINISTER)
 async def delete_channel(
     org: FromPath[str],
     channel: FromPath[str],
     context: NamedDependency[ManagementContext],
     if_match: IfMatch = None,
 ) -> None:
-    check = Condition.of(if_match).check_row
+    check = precondition(if_match).check
     organization = await context.organization(org)
     if not await channels.remove(context.database, organization.epoch, known_form("channel", channel), check):
         raise not_found("channel", channel)
 
 
 def _shown(row: ChannelRow) -> Response[Channel]:
-    return Response(channels.channel_of(row), status_code=200, headers={"ETag": etag(row.created_at, row.version)})
+    return Response(channels.channel_of(row), status_code=200, headers={"ETag": etag(row.version)})
 
 
 def _made(organization_id: str, row: ChannelRow) -> Response[Channel]:
     location = f"/organizations/{organization_id}/channels/{row.id}"
-    headers = {"Location": location, "ETag": etag(row.created_at, row.version)}
+    headers = {"Location": location, "ETag": etag(row.version)}
     return Response(channels.channel_of(row), status_code=201, headers=headers)

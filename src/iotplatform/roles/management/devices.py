@@ -13,10 +13,13 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from iotplatform.adapters.postgres import devices
 from iotplatform.adapters.postgres.models import DeviceRow
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.principal import Principal
 from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.access import ADMINISTER, ADMINISTER_BY_BODY, READ, organization_for
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
-from iotplatform.roles.management.etags import Condition, IfMatch, IfNoneMatch, etag
+from iotplatform.roles.management.etags import IfMatch, IfNoneMatch, etag, precondition
 from iotplatform.roles.management.fields import Body, Identifier, Name, Tag
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
 from iotplatform.roles.management.parameters import check_text
@@ -65,23 +68,27 @@ class DeviceMade(DeviceAnswer, frozen=True):
     token_expires_at: str
 
 
-@post("/organizations/{org:str}/devices")
+@post("/organizations/{org:str}/devices", opt=ADMINISTER)
 async def create_device(
     org: FromPath[str], data: JSONBody[NewDevice], context: NamedDependency[ManagementContext]
 ) -> Response[DeviceMade]:
-    return await _create(context, org, data)
+    return await _create(context, org, await context.directory.organization(org), data)
 
 
-@post("/devices")
+@post("/devices", opt=ADMINISTER_BY_BODY)
 async def create_device_of(
-    data: JSONBody[NewDeviceOf], context: NamedDependency[ManagementContext]
+    data: JSONBody[NewDeviceOf], context: NamedDependency[ManagementContext], principal: NamedDependency[Principal]
 ) -> Response[DeviceMade]:
-    return await _create(context, data.organization_id, data)
+    organization = await organization_for(context.directory, principal, "administer", data.organization_id)
+    return await _create(context, data.organization_id, organization, data)
 
 
-async def _create(context: ManagementContext, organization_id: str, new: NewDevice) -> Response[DeviceMade]:
+async def _create(
+    context: ManagementContext, organization_id: str, organization: Organization | None, new: NewDevice
+) -> Response[DeviceMade]:
     _check_metadata(new.metadata)
-    organization = await context.organization(organization_id)
+    if organization is None:
+        raise not_found("organization", organization_id)
     device_id = new.id or str(uuid.uuid4())
     credential = NewCredential.issue(context.tokens, organization.id, device_id)
     row = await devices.add(
@@ -101,11 +108,11 @@ async def _create(context: ManagementContext, organization_id: str, new: NewDevi
         token_expires_at=format_timestamp(to_microseconds(credential.expires_at)),
     )
     location = f"/organizations/{organization.id}/devices/{device_id}"
-    headers = {"Location": location, "ETag": etag(row.created_at, row.version)}
+    headers = {"Location": location, "ETag": etag(row.version)}
     return Response(made, status_code=201, headers=headers)
 
 
-@get("/organizations/{org:str}/devices", opt={"planned_parameters": ("state",)})
+@get("/organizations/{org:str}/devices", opt={**READ, "planned_parameters": ("state",)})
 async def list_devices(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -123,7 +130,7 @@ async def list_devices(
     return page(found, limit, lambda row: _answer(row, organization.id), lambda last: last.id)
 
 
-@get("/organizations/{org:str}/devices/{device:str}")
+@get("/organizations/{org:str}/devices/{device:str}", opt=READ)
 async def read_device(
     org: FromPath[str], device: FromPath[str], context: NamedDependency[ManagementContext]
 ) -> Response[DeviceAnswer]:
@@ -137,6 +144,7 @@ async def read_device(
 @put(
     "/organizations/{org:str}/devices/{device:str}",
     responses={201: ResponseSpec(DeviceMade, description="made, with its first token")},
+    opt=ADMINISTER,
 )
 async def put_device(
     org: FromPath[str],
@@ -148,21 +156,21 @@ async def put_device(
 ) -> Response[DeviceMade] | Response[DeviceAnswer]:
     check_path_id(device, data.id)
     _check_metadata(data.metadata)
-    condition = Condition.of(if_match, if_none_match)
+    expected = precondition(if_match, if_none_match)
 
     def replace(row: DeviceRow) -> None:
-        condition.check_row(row)
+        expected.check(row.version)
         row.name, row.tags, row.attributes = data.name, list(dict.fromkeys(data.tags)), data.metadata
 
     organization = await context.organization(org)
     row = await devices.change(context.database, organization.epoch, device, replace)
     if row is not None:
         return _shown(row, organization.id)
-    condition.check_row(None)
-    return await _create(context, org, msgspec.structs.replace(data, id=device))
+    expected.check(None)
+    return await _create(context, org, organization, msgspec.structs.replace(data, id=device))
 
 
-@patch("/organizations/{org:str}/devices/{device:str}")
+@patch("/organizations/{org:str}/devices/{device:str}", opt=ADMINISTER)
 async def patch_device(
     org: FromPath[str],
     device: FromPath[str],
@@ -171,12 +179,12 @@ async def patch_device(
     if_match: IfMatch = None,
 ) -> Response[DeviceAnswer]:
     """A merge patch (RFC 7396)."""
-    condition = Condition.of(if_match)
+    expected = precondition(if_match)
     # Before anything is merged, because merging goes as deep as the patch does.
     _check_metadata(data.metadata or {})
 
     def apply(row: DeviceRow) -> None:
-        condition.check_row(row)
+        expected.check(row.version)
         if data.name is not msgspec.UNSET:
             row.name = data.name
         if data.tags is not msgspec.UNSET:
@@ -194,7 +202,7 @@ async def patch_device(
 
 
 def _shown(row: DeviceRow, organization_id: str) -> Response[DeviceAnswer]:
-    headers = {"ETag": etag(row.created_at, row.version)}
+    headers = {"ETag": etag(row.version)}
     return Response(_answer(row, organization_id), status_code=200, headers=headers)
 
 

@@ -1,92 +1,54 @@
-"""`ETag`, `If-Match` and `If-None-Match`: nobody overwrites a change that he has not seen.
-
-A tag is made of when a thing was made and how often it has been changed, so one that was deleted and made again never
-has the tag of its predecessor. A condition is checked where the row is locked for the change.
-"""
+"""Versions as entity tags, so that two people who change the same thing notice each other (RFC 9110, section 13)."""
 
 from __future__ import annotations
 
-import datetime as dt
 import re
-from typing import Annotated, Any, Final, Protocol, Self
+from typing import Annotated, Final
 
-import msgspec
 from litestar.params import HeaderParameter
 
-from iotplatform.domain.timestamps import to_microseconds
+from iotplatform.domain.precondition import NO_PRECONDITION, Precondition
 from iotplatform.errors import Fault, Rejected
 
 IfMatch = Annotated[
     str | None,
-    HeaderParameter(name="If-Match", description="only if this is still its ETag; `*`: only if it exists"),
+    HeaderParameter(name="If-Match", description='`ETag` of an answer, such as `"3"`: change only that version'),
 ]
 IfNoneMatch = Annotated[
-    str | None, HeaderParameter(name="If-None-Match", description="`*`: only if it does not exist yet")
+    str | None, HeaderParameter(name="If-None-Match", description="only `*`: make it, unless it exists")
 ]
 
-_TAGS: Final = re.compile(r'\s*(?:W/)?"[\x21\x23-\x7e]*"\s*(?:,\s*(?:W/)?"[\x21\x23-\x7e]*"\s*)*')
-# A weak tag never matches strongly, and what is changed must be the same to the byte.
-_STRONG_TAG: Final = re.compile(r'(W/)?("[\x21\x23-\x7e]*")')
+MAX_HEADER_LENGTH: Final = 1_000
+_TAGS: Final = re.compile(r'\s*(?:W/)?"[^"\s]*"(?:\s*,\s*(?:W/)?"[^"\s]*")*\s*')
+# A weak tag never matches where a change depends on it; one that is none of ours matches nothing either.
+_OURS: Final = re.compile(r'(?:^|[\s,])"([1-9][0-9]{0,17})"')
 
 
-class _Versioned(Protocol):
-    @property
-    def created_at(self) -> Any: ...
-
-    @property
-    def version(self) -> Any: ...
+def etag(version: int) -> str:
+    return f'"{version}"'
 
 
-def etag(created_at: dt.datetime, version: int) -> str:
-    return f'"{to_microseconds(created_at):x}.{version}"'
+def precondition(if_match: str | None, if_none_match: str | None = None) -> Precondition:
+    """What the two headers ask for.
 
-
-class Condition(msgspec.Struct, frozen=True):
-    """`tags` None: whatever it is now."""
-
-    tags: frozenset[str] | None = None
-    exists: bool | None = None
-
-    @classmethod
-    def of(cls, if_match: str | None, if_none_match: str | None = None) -> Self:
-        """What the headers ask for.
-
-        Raises:
-            Rejected: one of them can't be understood.
-        """
-        if if_none_match is not None:
-            if if_none_match.strip() != "*":
-                raise _invalid("If-None-Match", "must be *, which says that nothing of this id exists yet")
-            if if_match is not None:
-                raise _invalid("If-None-Match", "can't be together with If-Match")
-            return cls(exists=False)
-        if if_match is None:
-            return cls()
-        if if_match.strip() == "*":
-            return cls(exists=True)
-        if not _TAGS.fullmatch(if_match):
-            raise _invalid("If-Match", 'must be the ETag of an earlier answer with its quotes, such as "5f.1", or *')
-        return cls(tags=frozenset(tag for weak, tag in _STRONG_TAG.findall(if_match) if not weak), exists=True)
-
-    def check_row(self, row: _Versioned | None) -> None:
-        """`check` for a row that is locked."""
-        self.check(None if row is None else etag(row.created_at, row.version))
-
-    def check(self, current: str | None) -> None:
-        """Whether a thing with this tag may be changed; None: there is none.
-
-        Raises:
-            Rejected: it may not (precondition_failed).
-        """
-        if self.exists and current is None:
-            raise Rejected("precondition_failed", "there is nothing of this id to be changed")
-        if self.exists is False and current is not None:
-            raise Rejected("precondition_failed", "there is something of this id already")
-        if self.tags is not None and current not in self.tags:
-            raise Rejected(
-                "precondition_failed", f"it has been changed meanwhile, and its ETag is {current}: read it again"
-            )
+    Raises:
+        Rejected: one of them says nothing that could be meant.
+    """
+    if if_match is None and if_none_match is None:
+        return NO_PRECONDITION
+    if if_none_match is not None and if_none_match.strip() != "*":
+        raise _invalid("If-None-Match", "can only be *")
+    exists = False if if_none_match is not None else None
+    if if_match is None:
+        return Precondition(exists=exists)
+    if exists is False:
+        raise _invalid("If-None-Match", "can't be given together with If-Match")
+    if if_match.strip() == "*":
+        return Precondition(exists=True)
+    if len(if_match) > MAX_HEADER_LENGTH or not _TAGS.fullmatch(if_match):
+        raise _invalid("If-Match", 'must be * or entity tags such as "3", in quotes, with commas between them')
+    return Precondition(versions=frozenset(int(tag) for tag in _OURS.findall(if_match)))
 
 
 def _invalid(header: str, detail: str) -> Rejected:
-    return Rejected("invalid", "the headers are not valid", faults=(Fault(detail, field=header),))
+    return Rejected("invalid", "the header fields are not valid", faults=(Fault(detail, field=header),))

@@ -16,10 +16,12 @@ from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.models import OrganizationRow
 from iotplatform.domain.channel import LOG_CHANNEL
 from iotplatform.domain.organization import Organization
-from iotplatform.domain.timestamps import format_timestamp, to_datetime, to_microseconds
+from iotplatform.domain.principal import Principal
+from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.access import ADMINISTER, PLATFORM, READ, SIGNED_IN
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
-from iotplatform.roles.management.etags import Condition, IfMatch, IfNoneMatch, etag
+from iotplatform.roles.management.etags import IfMatch, IfNoneMatch, etag, precondition
 from iotplatform.roles.management.fields import Body, Identifier, Name
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
 from iotplatform.roles.management.patches import check_path_id
@@ -63,10 +65,10 @@ def _answer(organization: Organization) -> OrganizationAnswer:
 
 def _shown(row: OrganizationRow) -> Response[OrganizationAnswer]:
     answer = OrganizationAnswer(row.id, row.name, row.partitions, format_timestamp(to_microseconds(row.created_at)))
-    return Response(answer, status_code=200, headers={"ETag": etag(row.created_at, row.version)})
+    return Response(answer, status_code=200, headers={"ETag": etag(row.version)})
 
 
-@post("/organizations")
+@post("/organizations", opt=PLATFORM)
 async def create_organization(
     data: JSONBody[NewOrganization], context: NamedDependency[ManagementContext]
 ) -> Response[OrganizationAnswer]:
@@ -85,19 +87,24 @@ async def _create(context: ManagementContext, new: NewOrganization) -> Response[
     )
     # Other processes hear of it by the change feed; this one need not wait for that.
     await context.directory.apply([Change("organization", made.epoch, made.id)])
-    headers = {"Location": f"/organizations/{made.id}", "ETag": etag(to_datetime(made.created_at), 1)}
+    headers = {"Location": f"/organizations/{made.id}", "ETag": etag(1)}
     return Response(_answer(made), status_code=201, headers=headers)
 
 
-@get("/organizations")
+@get("/organizations", opt=SIGNED_IN)
 async def list_organizations(
-    context: NamedDependency[ManagementContext], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
 ) -> Page[OrganizationAnswer]:
-    found = await organizations.page(context.database, limit + 1, decode_cursor(cursor, BY_ID))
+    """Those that the caller may read."""
+    own = None if principal.may("read", None) else [epoch for epoch in principal.within if principal.may("read", epoch)]
+    found = await organizations.page(context.database, limit + 1, decode_cursor(cursor, BY_ID), epochs=own)
     return page(found, limit, _answer, lambda last: last.id)
 
 
-@get("/organizations/{org:str}")
+@get("/organizations/{org:str}", opt=READ)
 async def read_organization(
     org: FromPath[str], context: NamedDependency[ManagementContext]
 ) -> Response[OrganizationAnswer]:
@@ -110,6 +117,7 @@ async def read_organization(
 @put(
     "/organizations/{org:str}",
     responses={201: ResponseSpec(OrganizationAnswer, description="made")},
+    opt=PLATFORM,
 )
 async def put_organization(
     org: FromPath[str],
@@ -119,10 +127,10 @@ async def put_organization(
     if_none_match: IfNoneMatch = None,
 ) -> Response[OrganizationAnswer]:
     check_path_id(org, data.id)
-    condition = Condition.of(if_match, if_none_match)
+    expected = precondition(if_match, if_none_match)
 
     def replace(row: OrganizationRow) -> None:
-        condition.check_row(row)
+        expected.check(row.version)
         if data.partitions not in {None, row.partitions}:
             raise Rejected("conflict", f"the organization has {row.partitions} partitions, and that never changes")
         row.name = data.name
@@ -130,11 +138,11 @@ async def put_organization(
     row = await _change(context, org, replace)
     if row is not None:
         return _shown(row)
-    condition.check_row(None)
+    expected.check(None)
     return await _create(context, NewOrganization(org, data.name, data.partitions or 1))
 
 
-@patch("/organizations/{org:str}")
+@patch("/organizations/{org:str}", opt=ADMINISTER)
 async def patch_organization(
     org: FromPath[str],
     data: JSONBody[OrganizationPatch],
@@ -142,10 +150,10 @@ async def patch_organization(
     if_match: IfMatch = None,
 ) -> Response[OrganizationAnswer]:
     """A merge patch (RFC 7396)."""
-    condition = Condition.of(if_match)
+    expected = precondition(if_match)
 
     def apply(row: OrganizationRow) -> None:
-        condition.check_row(row)
+        expected.check(row.version)
         if data.name is not msgspec.UNSET:
             row.name = data.name
 
@@ -164,7 +172,7 @@ async def _change(
     return row
 
 
-@delete("/organizations/{org:str}")
+@delete("/organizations/{org:str}", opt=PLATFORM)
 async def delete_organization(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -175,7 +183,7 @@ async def delete_organization(
     if confirm != org:
         fault = Fault(f"must be {org!r}, because every trace of the organization is removed", field="confirm")
         raise Rejected("invalid", "the query is not valid", faults=(fault,))
-    condition = Condition.of(if_match)
+    expected = precondition(if_match)
     organization = await context.organization(org)
-    if not await context.delete_organization(organization, lambda *version: condition.check(etag(*version))):
+    if not await context.delete_organization(organization, expected.check):
         raise not_found("organization", org)
