@@ -17,6 +17,7 @@ from iotplatform.adapters.nats.shares import SharedReaders
 from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
+from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
@@ -122,6 +123,7 @@ async def assemble(
                 directory=directory,
                 dead_letters=dead_letters,
                 episodes=AlarmEpisodes(resources.database),
+                checkpoints=Checkpoints(resources.database),
                 one_suspect=one_suspect,
             ),
             metrics,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iotplatform.adapters.postgres.models.alarms import AlarmRow, RuleRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
-from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
+from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
@@ -15,6 +15,7 @@ __all__ = [
     "AlarmRow",
     "ChangeRow",
     "ChannelRow",
+    "CheckpointRow",
     "DeliveryRow",
     "DeviceRow",
     "DeviceTokenRow",
