@@ -67,7 +67,7 @@ def finish_by(database: Database) -> AfterRequest:
 
     async def finish(response: Response[Any]) -> Response[Any]:
         asked = _asked.get()
-        if asked is None or response.status_code >= 400:
+        if asked is None or (response.status_code or 200) >= 400:
             return response
         try:
             await audit.record_request(
