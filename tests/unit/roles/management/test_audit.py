@@ -176,6 +176,7 @@ NOT_AUDITED = {
     "alembic_version": "",
     "audit": "",
     "changes": "",
+    "checkpoints": "",
     "deliveries": "made by notification",
     "gaps": "",
     "lanes": "",
