@@ -6,7 +6,14 @@ from litestar import Router
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from iotplatform.roles.management.alarms import list_alarms, read_alarm
+from iotplatform.roles.management.alarm_actions import (
+    acknowledge_alarm,
+    acknowledge_alarms,
+    assign_alarm,
+    comment_alarm,
+    snooze_alarm,
+)
+from iotplatform.roles.management.alarms import list_alarms, read_alarm, read_timeline
 from iotplatform.roles.management.channels import (
     create_channel,
     delete_channel,
@@ -57,6 +64,12 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         delete_channel,
         list_alarms,
         read_alarm,
+        read_timeline,
+        acknowledge_alarm,
+        acknowledge_alarms,
+        assign_alarm,
+        comment_alarm,
+        snooze_alarm,
         list_deliveries,
         list_readings,
         list_latest,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from iotplatform.adapters.postgres.models.alarms import AlarmRow, RuleRow
+from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow, RuleRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
-from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow
+from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
 from iotplatform.adapters.postgres.models.schema import Model, Xid8
 
 __all__ = [
+    "AlarmEventRow",
     "AlarmRow",
     "ChangeRow",
     "ChannelRow",
@@ -20,6 +21,7 @@ __all__ = [
     "DeviceTokenRow",
     "GapRow",
     "LaneRow",
+    "MaintenanceWindowRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
