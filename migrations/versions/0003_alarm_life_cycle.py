@@ -16,6 +16,7 @@ depends_on = None
 UPGRADE = (
     """
     ALTER TABLE alarms
+        ADD COLUMN latched boolean NOT NULL DEFAULT false,
         ADD COLUMN snoozed_until timestamptz,
         ADD COLUMN remind_at timestamptz,
         ADD COLUMN reminders integer NOT NULL DEFAULT 0
@@ -112,13 +113,21 @@ SCHEDULE_REMINDERS = """
 
 WRITE_TIMELINE = """
     CREATE FUNCTION write_timeline() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        hand text;
     BEGIN
         IF TG_OP = 'INSERT' THEN
             INSERT INTO alarm_events (epoch, alarm_id, kind) VALUES (NEW.epoch, NEW.id, 'raised');
         END IF;
         IF NEW.state = 'cleared' AND (TG_OP = 'INSERT' OR OLD.state <> 'cleared') THEN
-            INSERT INTO alarm_events (epoch, alarm_id, kind, detail) VALUES (
-                NEW.epoch, NEW.id, 'cleared', jsonb_strip_nulls(jsonb_build_object('reason', NEW.clear_reason))
+            -- A clear by hand was asked for by somebody, and stands in the timeline already.
+            IF NEW.clear_reason = 'manual' THEN
+                SELECT e.who INTO hand FROM alarm_events e
+                    WHERE e.alarm_id = NEW.id AND e.kind = 'clear_requested' ORDER BY e.id DESC LIMIT 1;
+            END IF;
+            INSERT INTO alarm_events (epoch, alarm_id, kind, who, detail) VALUES (
+                NEW.epoch, NEW.id, 'cleared', hand,
+                jsonb_strip_nulls(jsonb_build_object('reason', NEW.clear_reason))
             );
             IF NEW.reminders > 0 THEN
                 PERFORM suppress_reminders(NEW.id, 'the alarm was cleared');
@@ -184,4 +193,6 @@ def downgrade() -> None:
         "DROP COLUMN number"
     )
     op.execute("DROP TABLE maintenance_windows, alarm_events")
-    op.execute("ALTER TABLE alarms DROP COLUMN snoozed_until, DROP COLUMN remind_at, DROP COLUMN reminders")
+    op.execute(
+        "ALTER TABLE alarms DROP COLUMN latched, DROP COLUMN snoozed_until, DROP COLUMN remind_at, DROP COLUMN reminders"
+    )

@@ -21,15 +21,16 @@ READER: Final = "persistence"
 # with the same alarm (published again) or with the index of active alarms: neither adds a second one.
 _RAISE: Final = """
 INSERT INTO alarms (id, epoch, rule_id, rule_name, device_id, sensor, severity, state, condition, raised_at,
-                    first_breach_at, trigger_value, readings, position)
-SELECT $1, $2::bigint, $3, $4, $5, $6, $7, 'active', $8, $9, $10, $11, $12::text::jsonb, $13
+                    first_breach_at, trigger_value, readings, position, latched)
+SELECT $1, $2::bigint, $3, $4, $5, $6, $7, 'active', $8, $9, $10, $11, $12::text::jsonb, $13, $14::boolean
 FROM organizations o WHERE o.epoch = $2
 FOR KEY SHARE OF o
 ON CONFLICT DO NOTHING
 """
 
 _CLEAR: Final = """
-UPDATE alarms SET state = 'cleared', cleared_at = $2, cleared_position = $3 WHERE id = $1 AND state = 'active'
+UPDATE alarms SET state = 'cleared', cleared_at = $2, cleared_position = $3, clear_reason = $4
+WHERE id = $1 AND state = 'active'
 """
 
 _MOVE: Final = "UPDATE positions SET position = $3 WHERE reader = $1 AND position = $2"
@@ -79,8 +80,13 @@ async def _apply(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], t
             transition.trigger_value,
             msgspec.json.encode(transition.readings).decode(),
             transition.position,
+            transition.latched,
         )
     else:
         await connection.execute(
-            _CLEAR, uuid.UUID(transition.alarm_id), to_datetime(transition.cleared_at), transition.position
+            _CLEAR,
+            uuid.UUID(transition.alarm_id),
+            to_datetime(transition.cleared_at),
+            transition.position,
+            transition.reason,
         )

@@ -1,26 +1,28 @@
-"""What people do about alarms: `…/alarms/{alarm}/acknowledge`, `/assign`, `/comment`, `/snooze`."""
+"""What people do about alarms: `…/alarms/{alarm}/acknowledge`, `/assign`, `/clear`, `/comment`, `/snooze`."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from iotplatform.adapters.postgres import alarms
 from iotplatform.adapters.postgres.alarm_actions import AlarmActions
 from iotplatform.adapters.postgres.alarms import AlarmFilter
+from iotplatform.domain.control import ClearAlarm
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.principal import Principal
 from iotplatform.domain.rule import Severity
 from iotplatform.domain.timestamps import format_timestamp, parse_timestamp, to_datetime
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.access import OPERATE
 from iotplatform.roles.management.alarms import AlarmAnswer, alarm_answer, found_alarm
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.fields import Body, Identifier, Name
-from iotplatform.roles.management.principal import principal_name
 from iotplatform.roles.management.requests import PROSE_PATTERN, TEXT_PATTERN
 from iotplatform.runtime.clock import now_us
 
@@ -32,7 +34,7 @@ Sensor = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=TEXT_
 Moment = str | int | float
 
 
-class AcknowledgeBody(Body, frozen=True):
+class RemarkBody(Body, frozen=True):
     comment: Comment | None = None
 
 
@@ -98,29 +100,29 @@ class AcknowledgedMany(msgspec.Struct, frozen=True):
     more: bool
 
 
-NOTHING_SAID: Final = AcknowledgeBody()
+NOTHING_SAID: Final = RemarkBody()
 
 
-@post("/organizations/{org:str}/alarms/{alarm:uuid}/acknowledge", status_code=200)
+@post("/organizations/{org:str}/alarms/{alarm:uuid}/acknowledge", status_code=200, opt=OPERATE)
 async def acknowledge_alarm(
-    request: Request[Any, Any, Any],
     org: FromPath[str],
     alarm: FromPath[uuid.UUID],
     context: NamedDependency[ManagementContext],
-    data: JSONBody[AcknowledgeBody] = NOTHING_SAID,
+    principal: NamedDependency[Principal],
+    data: JSONBody[RemarkBody] = NOTHING_SAID,
 ) -> AlarmAnswer:
     """Again changes nothing: who was first stays."""
     organization = await context.organization(org)
-    await AlarmActions(context.database).acknowledge(organization.epoch, [alarm], principal_name(request), data.comment)
+    await AlarmActions(context.database).acknowledge(organization.epoch, [alarm], principal.name, data.comment)
     return await _as_it_is(context, organization, alarm)
 
 
-@post("/organizations/{org:str}/alarms/acknowledge", status_code=200)
+@post("/organizations/{org:str}/alarms/acknowledge", status_code=200, opt=OPERATE)
 async def acknowledge_alarms(
-    request: Request[Any, Any, Any],
     org: FromPath[str],
     data: JSONBody[AcknowledgeManyBody],
     context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
 ) -> AcknowledgedMany:
     """At most 1,000 at once."""
     if (data.ids is None) == (data.filter is None):
@@ -128,7 +130,7 @@ async def acknowledge_alarms(
         raise Rejected("invalid", "the body is not valid", faults=(fault,))
     wanted = None if data.filter is None else data.filter.alarms()
     organization = await context.organization(org)
-    actions, who = AlarmActions(context.database), principal_name(request)
+    actions, who = AlarmActions(context.database), principal.name
     if wanted is not None:
         found = await alarms.unacknowledged(context.database, organization.epoch, MAX_AT_ONCE + 1, wanted)
         done = await actions.acknowledge(organization.epoch, found[:MAX_AT_ONCE], who, data.comment)
@@ -144,40 +146,60 @@ async def acknowledge_alarms(
     )
 
 
-@post("/organizations/{org:str}/alarms/{alarm:uuid}/assign", status_code=200)
+@post("/organizations/{org:str}/alarms/{alarm:uuid}/assign", status_code=200, opt=OPERATE)
 async def assign_alarm(
-    request: Request[Any, Any, Any],
     org: FromPath[str],
     alarm: FromPath[uuid.UUID],
     data: JSONBody[AssignBody],
     context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
 ) -> AlarmAnswer:
     organization = await context.organization(org)
-    await AlarmActions(context.database).assign(organization.epoch, alarm, principal_name(request), data.assigned_to)
+    await AlarmActions(context.database).assign(organization.epoch, alarm, principal.name, data.assigned_to)
     return await _as_it_is(context, organization, alarm)
 
 
-@post("/organizations/{org:str}/alarms/{alarm:uuid}/comment", status_code=200)
+@post("/organizations/{org:str}/alarms/{alarm:uuid}/clear", status_code=202, opt=OPERATE)
+async def clear_alarm(
+    org: FromPath[str],
+    alarm: FromPath[uuid.UUID],
+    context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
+    data: JSONBody[RemarkBody] = NOTHING_SAID,
+) -> AlarmAnswer:
+    """Analysis clears it, in its place among the readings: the answer shows the alarm as it was before."""
+    organization = await context.organization(org)
+    row = await found_alarm(context, organization, alarm)
+    if row.state != "active":
+        raise Rejected("conflict", "the alarm is cleared already")
+    # First, so that the timeline of an alarm that is cleared at once has it in this order.
+    await AlarmActions(context.database).note_clear_request(organization.epoch, alarm, principal.name, data.comment)
+    control = ClearAlarm(str(alarm), row.rule_id, row.device_id, row.sensor, principal.name, now_us())
+    await context.controls.publish(organization, control)
+    return alarm_answer(organization.id, row)
+
+
+@post("/organizations/{org:str}/alarms/{alarm:uuid}/comment", status_code=200, opt=OPERATE)
 async def comment_alarm(
-    request: Request[Any, Any, Any],
     org: FromPath[str],
     alarm: FromPath[uuid.UUID],
     data: JSONBody[CommentBody],
     context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
 ) -> AlarmAnswer:
     """The comment stands in the timeline."""
     organization = await context.organization(org)
-    await AlarmActions(context.database).comment(organization.epoch, alarm, principal_name(request), data.comment)
+    await AlarmActions(context.database).comment(organization.epoch, alarm, principal.name, data.comment)
     return await _as_it_is(context, organization, alarm)
 
 
-@post("/organizations/{org:str}/alarms/{alarm:uuid}/snooze", status_code=200)
+@post("/organizations/{org:str}/alarms/{alarm:uuid}/snooze", status_code=200, opt=OPERATE)
 async def snooze_alarm(
-    request: Request[Any, Any, Any],
     org: FromPath[str],
     alarm: FromPath[uuid.UUID],
     data: JSONBody[SnoozeBody],
     context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
 ) -> AlarmAnswer:
     """Nobody is notified of this alarm until then."""
     until = _snooze_end(data.until)
@@ -185,7 +207,7 @@ async def snooze_alarm(
     done = await AlarmActions(context.database).snooze(
         organization.epoch,
         alarm,
-        principal_name(request),
+        principal.name,
         None if until is None else to_datetime(until),
         None if until is None else format_timestamp(until),
     )

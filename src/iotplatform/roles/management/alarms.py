@@ -17,6 +17,7 @@ from iotplatform.adapters.postgres.models import AlarmEventRow, AlarmRow
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Severity
 from iotplatform.domain.timestamps import format_timestamp, to_datetime, to_microseconds
+from iotplatform.roles.management.access import READ
 from iotplatform.roles.management.context import ManagementContext, not_found
 from iotplatform.roles.management.paging import (
     BY_PLACE,
@@ -59,7 +60,7 @@ class Evidence(msgspec.Struct, frozen=True):
 class AlarmAnswer(msgspec.Struct, frozen=True):
     """Times are those of readings, but for `created_at`, `acknowledged_at` and `snoozed_until`.
 
-    `timeline` is where the list of all that happened to it is found.
+    A `latched` one is cleared by hand only. `timeline` is where the list of all that happened to it is found.
     """
 
     id: str
@@ -70,6 +71,7 @@ class AlarmAnswer(msgspec.Struct, frozen=True):
     sensor: str
     severity: str
     state: str
+    latched: bool
     raised_at: str
     first_breach_at: str
     cleared_at: str | None
@@ -93,7 +95,7 @@ class TimelineEntry(msgspec.Struct, frozen=True):
     detail: dict[str, Any]
 
 
-@get("/organizations/{org:str}/alarms")
+@get("/organizations/{org:str}/alarms", opt=READ)
 async def list_alarms(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -130,7 +132,7 @@ async def list_alarms(
     )
 
 
-@get("/organizations/{org:str}/alarms/{alarm:uuid}")
+@get("/organizations/{org:str}/alarms/{alarm:uuid}", opt=READ)
 async def read_alarm(
     org: FromPath[str], alarm: FromPath[uuid.UUID], context: NamedDependency[ManagementContext]
 ) -> AlarmAnswer:
@@ -138,7 +140,7 @@ async def read_alarm(
     return alarm_answer(organization.id, await found_alarm(context, organization, alarm))
 
 
-@get("/organizations/{org:str}/alarms/{alarm:uuid}/timeline")
+@get("/organizations/{org:str}/alarms/{alarm:uuid}/timeline", opt=READ)
 async def read_timeline(
     org: FromPath[str],
     alarm: FromPath[uuid.UUID],
@@ -180,6 +182,7 @@ def alarm_answer(organization_id: str, row: AlarmRow) -> AlarmAnswer:
         sensor=row.sensor,
         severity=row.severity,
         state=row.state,
+        latched=row.latched,
         raised_at=format_timestamp(to_microseconds(row.raised_at)),
         first_breach_at=format_timestamp(to_microseconds(row.first_breach_at)),
         cleared_at=_optional(row.cleared_at),

@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.domain.control import ClearAlarm
+from iotplatform.errors import Unavailable
 
 NOW = dt.datetime.now(dt.UTC)
 LATER = (NOW + dt.timedelta(hours=2)).isoformat()
@@ -114,6 +116,37 @@ async def test_a_snooze_can_be_ended(client: httpx.AsyncClient, make: Make) -> N
     assert (await timeline(client, alarm))[-1] == ("snoozed", "anonymous", {"until": None})
 
 
+async def test_a_clear_by_hand_is_asked_for(
+    client: httpx.AsyncClient, org: str, database: Database, stubs: Any, make: Make
+) -> None:
+    alarm = await make()
+    alarm_id = alarm.rpartition("/")[2]
+    answer = await client.post(f"{alarm}/clear", json={"comment": "sensor replaced"})
+    assert answer.status_code == 202
+    assert answer.json()["state"] == "active"
+    ((organization, control),) = stubs.controls.published
+    assert organization == org
+    assert isinstance(control, ClearAlarm)
+    assert (control.alarm_id, control.rule_id, control.device_id, control.sensor) == (alarm_id, "r", "d", "temp")
+    assert control.by == "anonymous"
+    # What analysis and persistence make of it.
+    await database.pool.execute(
+        "UPDATE alarms SET state = 'cleared', cleared_at = now(), clear_reason = 'manual' WHERE id = $1",
+        uuid.UUID(alarm_id),
+    )
+    assert (await client.post(f"{alarm}/clear")).status_code == 409
+    assert await timeline(client, alarm) == [
+        ("raised", None, {}),
+        ("clear_requested", "anonymous", {"comment": "sensor replaced"}),
+        ("cleared", "anonymous", {"reason": "manual"}),
+    ]
+
+
+async def test_a_clear_while_jetstream_is_away(client: httpx.AsyncClient, stubs: Any, make: Make) -> None:
+    stubs.controls.failure = Unavailable("not connected")
+    assert (await client.post(f"{await make()}/clear")).status_code == 503
+
+
 async def test_a_timeline_in_pages(client: httpx.AsyncClient, make: Make) -> None:
     alarm = await make()
     for number in range(4):
@@ -179,6 +212,7 @@ async def test_alarms_of_others(client: httpx.AsyncClient, make: Make) -> None:
     theirs = f"/organizations/{other}/alarms/{alarm_id}"
     assert (await client.post(f"{theirs}/acknowledge")).status_code == 404
     assert (await client.post(f"{theirs}/assign", json={"assigned_to": "me"})).status_code == 404
+    assert (await client.post(f"{theirs}/clear")).status_code == 404
     assert (await client.post(f"{theirs}/comment", json={"comment": "hello"})).status_code == 404
     assert (await client.post(f"{theirs}/snooze", json={"until": LATER})).status_code == 404
     assert (await client.get(f"{theirs}/timeline")).status_code == 404

@@ -65,6 +65,7 @@ async def test_an_alarm(client: httpx.AsyncClient, org: str, epoch: int, databas
         "sensor": "temp1",
         "severity": "major",
         "state": "active",
+        "latched": False,
         "raised_at": "2023-11-14T22:13:20.000000Z",
         "first_breach_at": "2023-11-14T22:13:20.000000Z",
         "cleared_at": None,

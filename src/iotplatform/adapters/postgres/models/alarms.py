@@ -61,6 +61,7 @@ class AlarmRow(Model):
     position: Mapped[int] = mapped_column(BigInteger)
     cleared_position: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    latched: Mapped[bool] = mapped_column(server_default=text("false"))
     snoozed_until: Mapped[dt.datetime | None]
     # Kept by triggers, and by whoever acknowledges, snoozes or reminds.
     remind_at: Mapped[dt.datetime | None]
