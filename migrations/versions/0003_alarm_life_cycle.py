@@ -193,6 +193,5 @@ def downgrade() -> None:
         "DROP COLUMN number"
     )
     op.execute("DROP TABLE maintenance_windows, alarm_events")
-    op.execute(
-        "ALTER TABLE alarms DROP COLUMN latched, DROP COLUMN snoozed_until, DROP COLUMN remind_at, DROP COLUMN reminders"
-    )
+    for column in ("latched", "snoozed_until", "remind_at", "reminders"):
+        op.execute(f"ALTER TABLE alarms DROP COLUMN {column}")
