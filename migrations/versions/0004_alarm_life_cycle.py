@@ -1,15 +1,15 @@
 """The life of an alarm: its timeline, snoozing, reminders; maintenance windows; suppressed deliveries; secrets.
 
-Revision ID: 0003
-Revises: 0002
+Revision ID: 0004
+Revises: 0003
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -150,6 +150,10 @@ RESCHEDULE_REMINDERS = """
 """
 
 TRIGGERS = (
+    """
+    CREATE TRIGGER maintenance_windows_audited AFTER INSERT OR UPDATE OR DELETE ON maintenance_windows
+        FOR EACH ROW EXECUTE FUNCTION record_audit('maintenance_window', 'id')
+    """,
     """
     CREATE TRIGGER alarms_reminders BEFORE INSERT OR UPDATE OF state ON alarms
         FOR EACH ROW EXECUTE FUNCTION schedule_reminders()
