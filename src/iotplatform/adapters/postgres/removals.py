@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -23,6 +23,7 @@ LOCK_ID: Final = "SELECT pg_advisory_xact_lock(hashtextextended('organization.' 
 
 # In the order in which persistence takes them: positions first. Otherwise each could wait for the other.
 _LOCK_PARTITIONS: Final = "SELECT FROM partitions WHERE epoch = $1 ORDER BY number FOR UPDATE"
+_LOCK: Final = "SELECT version FROM organizations WHERE epoch = $1 FOR UPDATE"
 _DELETE: Final = "DELETE FROM organizations WHERE epoch = $1 RETURNING id, epoch, partitions"
 _ADD: Final = "INSERT INTO removals (epoch, organization_id, partitions) VALUES ($1, $2, $3)"
 _DUE: Final = """
@@ -43,12 +44,21 @@ WHERE NOT EXISTS (SELECT FROM organizations WHERE epoch = e) AND NOT EXISTS (SEL
 """
 
 
+Check = Callable[[int], None]
+
+
+def _any_version(_: int) -> None:
+    pass
+
+
 class Removals:
     def __init__(self, database: Database) -> None:
         self._pool = database.pool
 
-    async def begin(self, organization: Organization) -> Removal | None:
+    async def begin(self, organization: Organization, check: Check = _any_version) -> Removal | None:
         """Delete the organization with its rows, and note what is left to do; None when somebody else has.
+
+        `check` is told its version; what it raises leaves everything as it was.
 
         Raises:
             Unavailable: PostgreSQL is away; nothing was deleted, or all of it.
@@ -56,9 +66,12 @@ class Removals:
         with translated():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(_LOCK_PARTITIONS, organization.epoch)
-                row = await connection.fetchrow(_DELETE, organization.epoch)
-                if row is None:
+                locked = await connection.fetchrow(_LOCK, organization.epoch)
+                if locked is None:
                     return None
+                check(locked["version"])
+                row = await connection.fetchrow(_DELETE, organization.epoch)
+                assert row is not None  # noqa: S101 - locked above
                 await connection.execute(_ADD, row["epoch"], row["id"], row["partitions"])
         return Removal(row["id"], row["epoch"], row["partitions"])
 

@@ -22,12 +22,21 @@ from iotplatform.roles.management.channels import (
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.dead_letters import list_dead_letters, replay_dead_letters
 from iotplatform.roles.management.deliveries import list_deliveries
-from iotplatform.roles.management.devices import create_device, create_device_of, list_devices, read_device
+from iotplatform.roles.management.devices import (
+    create_device,
+    create_device_of,
+    list_devices,
+    patch_device,
+    put_device,
+    read_device,
+)
 from iotplatform.roles.management.ledger import read_ledger
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
     list_organizations,
+    patch_organization,
+    put_organization,
     read_organization,
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
@@ -63,11 +72,15 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         create_organization,
         list_organizations,
         read_organization,
+        put_organization,
+        patch_organization,
         delete_organization,
         create_device,
         create_device_of,
         list_devices,
         read_device,
+        put_device,
+        patch_device,
         create_token,
         revoke_token,
         list_rules,
