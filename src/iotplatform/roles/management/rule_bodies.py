@@ -92,7 +92,10 @@ class RuleAnswer(Rule, frozen=True):
 
 
 def answer(rule: Rule, pack_id: str | None) -> RuleAnswer:
-    return RuleAnswer(**msgspec.structs.asdict(rule), **({} if pack_id is None else {"pack": pack_id}))
+    fields = msgspec.structs.asdict(rule)
+    if pack_id is not None:
+        fields["pack"] = pack_id
+    return RuleAnswer(**fields)
 
 
 def _once(texts: tuple[str, ...]) -> tuple[str, ...]:
