@@ -8,6 +8,7 @@ from typing import Final
 
 import asyncpg
 
+from iotplatform.adapters.postgres.actor import claim
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.domain.organization import Organization
@@ -65,6 +66,7 @@ class Removals:
         """
         with translated():
             async with self._pool.acquire() as connection, connection.transaction():
+                await claim(connection)
                 await connection.execute(_LOCK_PARTITIONS, organization.epoch)
                 locked = await connection.fetchrow(_LOCK, organization.epoch)
                 if locked is None:

@@ -12,6 +12,8 @@ from litestar.types import ControllerRouterHandler
 from iotplatform.domain.principal import Principal
 from iotplatform.roles.management.access import check_declared, guard_by, principal_of
 from iotplatform.roles.management.alarms import list_alarms, read_alarm
+from iotplatform.roles.management.audit import list_audit, list_platform_audit
+from iotplatform.roles.management.auditing import begin, finish_by
 from iotplatform.roles.management.channels import (
     create_channel,
     delete_channel,
@@ -105,6 +107,8 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_ledger,
         list_dead_letters,
         replay_dead_letters,
+        list_audit,
+        list_platform_audit,
         read_keys,
     ]
     check_declared(handlers)
@@ -114,8 +118,14 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
             route_handlers=handlers,
             guards=[guard_by(context.verifier, context.directory)],
             dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
-            before_request=look_at,
+            before_request=_prepare,
+            after_request=finish_by(context.database),
             request_class=StrictRequest,
             request_max_body_size=MAX_BODY_BYTES,
         )
     ]
+
+
+async def _prepare(request: Request[Any, Any, Any]) -> None:
+    await look_at(request)
+    await begin(request)
