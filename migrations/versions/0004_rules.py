@@ -83,6 +83,14 @@ UPGRADE = (
     CREATE TRIGGER rule_packs_changed AFTER INSERT OR UPDATE OR DELETE ON rule_packs
         FOR EACH ROW EXECUTE FUNCTION record_change('rule_pack', 'id')
     """,
+    """
+    CREATE TRIGGER rule_packs_audited AFTER INSERT OR UPDATE OR DELETE ON rule_packs
+        FOR EACH ROW EXECUTE FUNCTION record_audit('rule_pack', 'id')
+    """,
+    """
+    CREATE TRIGGER rule_pack_organizations_audited AFTER INSERT OR UPDATE OR DELETE ON rule_pack_organizations
+        FOR EACH ROW EXECUTE FUNCTION record_audit('rule_pack_application', 'pack_id')
+    """,
 )
 
 # Whoever writes a rule, its history is written too. A deletion is written down by who deletes: the rows of an
