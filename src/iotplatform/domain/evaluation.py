@@ -19,8 +19,8 @@ MAX_EVIDENCE: Final = 100
 SECOND_US: Final = 1_000_000
 
 Step = Literal["", "breach", "raised", "cleared"]
-# The id that an alarm raised just now gets.
-Identify = Callable[[], str]
+# The id that an alarm of this rule, raised just now, gets.
+Identify = Callable[["Watch"], str]
 
 
 class RuleState(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -87,7 +87,7 @@ def evaluate(
         streak = state.streak + 1
         evidence = (*_bounded(state.evidence), (at, value))
         if streak >= watch.raise_after:
-            return RuleState(0, 0, identify(), evidence, watch.mark), "raised"
+            return RuleState(0, 0, identify(watch), evidence, watch.mark), "raised"
         return RuleState(streak, 0, None, evidence, watch.mark), "breach"
     if watch.latched:
         return state, ""
@@ -133,11 +133,12 @@ def _inactive(
         streak = len(evidence)
     elif verdict == BREACH:
         streak, evidence = streak + 1, (*_bounded(evidence), point)
-        is_enough = streak >= watch.raise_after and point[0] - evidence[0][0] >= watch.for_us
+        is_long_enough = not watch.for_us or point[0] - evidence[0][0] >= watch.for_us
+        is_enough = streak >= watch.raise_after and is_long_enough
     else:
         streak, evidence, is_enough = 0, (), False
     if is_enough:
-        return RuleState(0, 0, identify(), evidence, watch.mark, now, (), seen_at), "raised"
+        return RuleState(0, 0, identify(watch), evidence, watch.mark, now, (), seen_at), "raised"
     if not streak:
         after = _nothing_counted(watch, now, seen_at)
         return (state if after == state else after), ""
@@ -155,7 +156,7 @@ def elapse(watch: Watch, state: RuleState, now: int, present_since: int, identif
     due_at = silent_at(watch, state, present_since)
     if due_at is None or now < due_at:
         return state, ""
-    return RuleState(0, 0, identify(), (), watch.mark, None, (), state.seen_at), "raised"
+    return RuleState(0, 0, identify(watch), (), watch.mark, None, (), state.seen_at), "raised"
 
 
 def silent_at(watch: Watch, state: RuleState, present_since: int) -> int | None:
@@ -163,6 +164,13 @@ def silent_at(watch: Watch, state: RuleState, present_since: int) -> int | None:
     if not watch.after_us or not state.seen_at or state.alarm_id is not None:
         return None
     return max(state.seen_at, present_since) + watch.after_us
+
+
+def without_counts(state: RuleState) -> RuleState:
+    """What is known of the series itself, and nothing that was counted."""
+    if state.last is None and not state.seen_at:
+        return INITIAL
+    return RuleState(mark=state.mark, last=state.last, seen_at=state.seen_at)
 
 
 def cleared_by_hand(state: RuleState) -> RuleState:
@@ -201,7 +209,7 @@ def _nothing_counted(watch: Watch, now: Point | None, seen_at: int) -> RuleState
 
 def _counted_anew(state: RuleState) -> RuleState:
     if state.alarm_id is None:
-        return RuleState(mark=state.mark, last=state.last, seen_at=state.seen_at)
+        return without_counts(state)
     return RuleState(0, 0, state.alarm_id, state.evidence, state.mark, state.last, (), state.seen_at)
 
 

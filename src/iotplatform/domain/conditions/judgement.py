@@ -12,8 +12,8 @@ BREACH: Final = 1
 GOOD: Final = 0
 NEITHER: Final = -1
 
-# Of the breaches counted so far, how many readings ago each was, the judgement of this reading and the reading: the same
-# two with it, and whether they are enough to raise. For conditions that don't count breaches in a row.
+# For conditions that don't count breaches in a row: of the breaches counted so far, how many readings ago each was, the
+# judgement of this reading and the reading itself: the first two with it, and whether they are enough to raise.
 Tally = Callable[
     [tuple[Point, ...], tuple[int, ...], int, Point],
     tuple[tuple[Point, ...], tuple[int, ...], bool],

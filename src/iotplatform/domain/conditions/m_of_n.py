@@ -21,7 +21,9 @@ MOST_READINGS: Final = 100
 Few = Annotated[int, msgspec.Meta(ge=1, le=MOST_READINGS)]
 
 
-class MOfN(msgspec.Struct, Counted, frozen=True, tag="m_of_n", tag_field="type", omit_defaults=True, forbid_unknown_fields=True):
+class MOfN(
+    msgspec.Struct, Counted, frozen=True, tag="m_of_n", tag_field="type", omit_defaults=True, forbid_unknown_fields=True
+):
     """Raises when `m` of the series' last `n` readings, this one included, meet the comparison."""
 
     default_raise_after: ClassVar[int] = 1

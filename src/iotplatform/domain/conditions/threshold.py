@@ -23,7 +23,13 @@ _FALLING: Final = ("<", "<=")
 
 
 class Threshold(
-    msgspec.Struct, Counted, frozen=True, tag="threshold", tag_field="type", omit_defaults=True, forbid_unknown_fields=True
+    msgspec.Struct,
+    Counted,
+    frozen=True,
+    tag="threshold",
+    tag_field="type",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
 ):
     """Met when `reading <operator> value` holds, or lies `inside` or `outside` of `low` to `high`.
 
