@@ -34,6 +34,7 @@ from iotplatform.roles.analysis.checkpointing import Checkpointer
 from iotplatform.roles.analysis.holding import Held, Holdings
 from iotplatform.roles.analysis.publishing import TransitionPublisher
 from iotplatform.roles.analysis.rebuild import Rebuilder
+from iotplatform.roles.analysis.rules import Rules
 from iotplatform.roles.analysis.work import Work, Workbench
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
@@ -65,15 +66,16 @@ class AnalysisRole:
         self.readers = Readers(self.name, parts.connection, metrics)
         self._store = parts.store
         self._directory = parts.directory
+        self._rules = Rules(parts.directory)
         self._tasks = Tasks(self.name)
         self._publisher = TransitionPublisher(parts.publisher, OutstandingTransitions(parts.connection))
         kept = KeptStream(parts.connection)
-        rebuilder = Rebuilder(kept, parts.checkpoints, parts.episodes, parts.store, parts.directory)
+        rebuilder = Rebuilder(kept, parts.checkpoints, parts.episodes, parts.store, self._rules)
         self._checkpointer = Checkpointer(parts.checkpoints)
         self._holdings = Holdings(parts.store, rebuilder, self._publisher, self._tasks)
         self.partitions = PartitionReaders(self.readers, membership, self._holdings.acquire, self._let_go)
         self._membership = membership
-        self._bench = Workbench(parts.store, parts.directory, parts.counters, metrics, self._holdings)
+        self._bench = Workbench(parts.store, self._rules, parts.counters, metrics, self._holdings)
         self._careful = CarefulWork(parts.store, self._bench, parts.dead_letters, parts.one_suspect)
 
     async def start(self) -> None:
@@ -105,7 +107,7 @@ class AnalysisRole:
         self.partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
         self._holdings.forget(epochs)
-        self._bench.forget(epochs)
+        self._rules.forget(epochs)
 
     async def _run(self) -> None:
         while True:

@@ -13,16 +13,10 @@ from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, alarm_id
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.rule import Rule, Threshold
-from iotplatform.roles.analysis.evaluator import (
-    DecodedBlock,
-    Evaluation,
-    evaluate_blocks,
-    evaluate_in_slices,
-    series_key,
-    unpack_states,
-    wanted_series,
-)
+from iotplatform.roles.analysis.blocks import DecodedBlock, wanted_series
+from iotplatform.roles.analysis.evaluator import Evaluation, evaluate_blocks, evaluate_in_slices
 from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.roles.analysis.states import series_key, unpack_states
 from iotplatform.runtime.pace import Pace
 
 ORGANIZATION = Organization("orgA", 7, "A Corp", 1, 0)
@@ -261,5 +255,6 @@ def test_the_packed_form_is_for_ever():
     partition = Partition(rule(raise_after=2))
     partition.feed(block(1, 90.0))
     packed = partition.stored[series_key("m", "temp1")]
-    assert msgspec.msgpack.decode(packed) == {"default": [1, 0, None, [[0, 90.0]]]}
+    mark = rule().mark
+    assert msgspec.msgpack.decode(packed) == {"default": [1, 0, None, [[0, 90.0]], mark, None, [], 0]}
     assert series_key("m", "temp1") == b"m\x00temp1"

@@ -11,8 +11,8 @@ def rule(rule_id, sensor, **changes):
     return Rule(rule_id, "orgA", rule_id, sensor, Threshold(">", 80.0), **changes)
 
 
-def ids(index, sensor):
-    return [found.id for found in index.matching(sensor)]
+def ids(index, sensor, device="m"):
+    return [found.id for found in index.matching(device, sensor)]
 
 
 def test_every_enabled_rule_that_matches_in_the_order_of_the_rules():
@@ -23,8 +23,8 @@ def test_every_enabled_rule_that_matches_in_the_order_of_the_rules():
 
 
 def test_a_sensor_without_rules():
-    assert RuleIndex([]).matching("temp1") == ()
-    assert RuleIndex([rule("a", "temp*")]).matching("door") == ()
+    assert RuleIndex([]).matching("m", "temp1") == ()
+    assert RuleIndex([rule("a", "temp*")]).matching("m", "door") == ()
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
