@@ -21,6 +21,7 @@ from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
+from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
@@ -39,6 +40,7 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
+from iotplatform.roles.ingest.presence import IngestionPresence
 from iotplatform.roles.ingest.role import IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
@@ -125,6 +127,7 @@ async def assemble(
                 directory=directory,
                 dead_letters=dead_letters,
                 episodes=AlarmEpisodes(resources.database),
+                ingestion=IngestionRoll(resources.database),
                 checkpoints=Checkpoints(resources.database),
                 one_suspect=one_suspect,
             ),
@@ -135,7 +138,14 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
+        ingest = IngestRole(
+            resources.publisher,
+            directory,
+            verifier,
+            resources.counters,
+            metrics,
+            IngestionPresence(connection, IngestionRoll(resources.database)),
+        )
         made.roles.append(ingest)
         app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app

@@ -69,6 +69,7 @@ class Directory:
         self._unknown_organizations = Misses()
         self._rules: dict[int, list[Rule]] = {}
         self._tags: dict[int, dict[str, frozenset[str]]] = {}
+        self._last_tags: dict[int, dict[str, frozenset[str]]] = {}
         self._channels: dict[int, list[Channel]] = {}
         self._live_tokens: dict[str, None] = {}
         self._dead_tokens = Misses()
@@ -134,8 +135,11 @@ class Directory:
         with translated():
             rows = await self._pool.fetch(_TAGS, epoch)
         found = {row["id"]: frozenset(row["tags"]) for row in rows}
+        # Devices change often, and their tags hardly ever: who goes by them need not do so anew.
+        if found == (before := self._last_tags.get(epoch)):
+            found = before
         if generation == self._generation:
-            self._tags[epoch] = found
+            self._tags[epoch] = self._last_tags[epoch] = found
         return found
 
     async def channels(self, epoch: int) -> list[Channel]:
@@ -232,6 +236,7 @@ class Directory:
         for epoch in before - after:
             self._rules.pop(epoch, None)
             self._tags.pop(epoch, None)
+            self._last_tags.pop(epoch, None)
             self._channels.pop(epoch, None)
         if before != after:
             for callback in self._callbacks:

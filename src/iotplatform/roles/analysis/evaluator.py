@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from iotplatform.domain.alarm import Transition, alarm_id
+from iotplatform.domain.alarm import RuleNames, Transition, alarm_id
 from iotplatform.domain.control import ClearAlarm, ForgetDevice
 from iotplatform.domain.evaluation import INITIAL, RuleState, Watch, cleared_by_hand, elapse, evaluate, silent_at
 from iotplatform.domain.organization import Organization
@@ -17,7 +17,6 @@ from iotplatform.roles.analysis.silences import Silences
 from iotplatform.roles.analysis.states import SeriesStates, device_prefix, pack_states, series_key, series_of
 from iotplatform.roles.analysis.telling import (
     Place,
-    RuleNames,
     cleared,
     names_of,
     raised_by_reading,
@@ -136,7 +135,16 @@ class Evaluation:
             self._states[key][control.rule_id] = cleared_by_hand(state)
             self._changed.add(key)
 
-    def clear(self, key: bytes, rule_id: str, told: Transition | None) -> None:
+    def watch_from(self, key: bytes, now: int) -> None:
+        """A series that nobody has listened to: its silence counts from now on."""
+        device_id, sensor = series_of(key)
+        for watch in self._index.matching(device_id, sensor):
+            if watch.after_us and watch.id not in self._states[key]:
+                self._states[key][watch.id] = RuleState(mark=watch.mark, seen_at=now)
+                self._silences.put(key, watch.id, now + watch.after_us)
+                self._changed.add(key)
+
+    def drop(self, key: bytes, rule_id: str, told: Transition | None) -> None:
         """Drop what a rule remembers of a series, since it no longer looks at it; `told` when that ends an alarm."""
         self._states[key][rule_id] = INITIAL
         self._changed.add(key)

@@ -27,6 +27,11 @@ class Rules:
             index = self._indexes[epoch] = RuleIndex(rules, tags)
         return index
 
+    @property
+    def have_silences(self) -> bool:
+        """Whether any of them goes by time."""
+        return any(index.has_silences for index in self._indexes.values())
+
     def forget(self, epochs: Collection[int]) -> None:
         """All but these epochs."""
         for epoch in self._indexes.keys() - set(epochs):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, ClearReason
+from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, ClearReason, RuleNames
 from iotplatform.domain.evaluation import SECOND_US, RuleState, Watch
 from iotplatform.domain.organization import Organization
-from iotplatform.domain.rule import Rule, Severity
+from iotplatform.domain.rule import Rule
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -17,15 +17,6 @@ class Place(msgspec.Struct, frozen=True):
     sensor: str
     position: int
     arrived_at: int
-
-
-class RuleNames(msgspec.Struct, frozen=True):
-    """What an alarm says of its rule, which may be gone by the time it is cleared."""
-
-    rule_id: str
-    rule_name: str
-    severity: Severity
-    condition: str
 
 
 def names_of(rule: Rule) -> RuleNames:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, Piece, wanted_series
 from iotplatform.roles.analysis.evaluator import Evaluation, Outcome, evaluate_in_slices
 from iotplatform.roles.analysis.holding import Held, Holdings
+from iotplatform.roles.analysis.publishing import TransitionPublisher
 from iotplatform.roles.analysis.report import report
 from iotplatform.roles.analysis.rule_index import RuleIndex
 from iotplatform.roles.analysis.rules import Rules
@@ -97,6 +98,16 @@ class Workbench:
             self._holdings.cached(len(keys))
             await self._pace.done(len(keys))
 
+    async def load(self, held: Held, wanted: Collection[bytes]) -> dict[bytes, SeriesStates]:
+        """The cached states of one partition, with these among them."""
+        states = held.states
+        missing = [key for key in wanted if key not in states]
+        if missing:
+            (packed,) = await self._store.load([(held.hold, missing)])
+            states.update(zip(missing, map(unpack_states, packed), strict=True))
+            self._holdings.cached(len(missing))
+        return states
+
     async def evaluate(self, part: Work) -> None:
         evaluation = Evaluation(
             part.partition.organization,
@@ -125,6 +136,27 @@ class Workbench:
                 self._metrics.commits.add(1, "analysis")
                 report(self._metrics, part.partition.organization.id, part.last.sequence, part.outcome)
         return verdicts
+
+    async def commit_alone(
+        self, partition: Partition, held: Held, outcome: Outcome, publisher: TransitionPublisher
+    ) -> None:
+        """What came of no block: the position stays. Nothing else may be under way with the partition.
+
+        Raises:
+            Fenced: somebody else has acquired it.
+            Unavailable: a server is away; it may be committed.
+        """
+        if not outcome.states and not outcome.transitions:
+            return
+        encoded = [encode_transition(transition) for transition in outcome.transitions]
+        commit = Commit(held.hold, held.position, held.position, outcome.states, encoded)
+        failure = (await self._store.commit([commit]))[0]
+        if failure is not None:
+            raise failure
+        report(self._metrics, partition.organization.id, held.position, outcome)
+        if encoded:
+            await publisher.publish(encoded, wait=True)
+            await self._store.clear_outbox([held.hold])
 
     async def keep_counts(self) -> None:
         """At once, since the process may end soon; what can't be kept now is kept later."""

@@ -8,7 +8,7 @@ from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenR
 from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
-from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
+from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
@@ -30,6 +30,7 @@ __all__ = [
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "IngestionRow",
     "LaneRow",
     "MaintenanceWindowRow",
     "MemberRow",
