@@ -6,6 +6,7 @@ from iotplatform.adapters.postgres.models.alarms import AlarmRow, RuleRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
+from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
@@ -18,15 +19,18 @@ __all__ = [
     "ChangeRow",
     "ChannelRow",
     "DeliveryRow",
+    "DeviceLimitsRow",
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
     "LaneRow",
+    "LimitsRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
     "PositionRow",
+    "QuotaDefaultRow",
     "ReadingRow",
     "RemovalRow",
     "RuleRow",
