@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from iotplatform.adapters.embedded import DataDirectory
+from iotplatform.adapters.nats.controls import Controls
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.removal import EpochRemover
@@ -20,11 +21,13 @@ from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
+from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
@@ -37,6 +40,7 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
+from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.ingest.role import IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
@@ -87,6 +91,9 @@ async def assemble(
     verifier = Verifier(directory.public_key, directory.token_is_live)
     latest = LatestValues(resources.redis)
     hosts = allowed_hosts(settings)
+    limit_books = LimitBooks(resources.database, settings.limits)
+    await limit_books.load()
+    resources.changes.register(limit_books.apply)
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
 
@@ -132,13 +139,15 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
+        admission = Admission(TokenLeases(resources.redis), limit_books, metrics)
+        ingest = IngestRole(resources.publisher, admission, directory, verifier, resources.counters, metrics)
         made.roles.append(ingest)
         app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:
         keys = await _signing_keys(settings, data, resources)
+        await set_quota_defaults(resources.database, settings.limits)
         ledger = LedgerReader(resources.database, connection, resources.counters)
         remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
         context = ManagementContext(
@@ -150,9 +159,12 @@ async def assemble(
             latest=latest,
             ledger=ledger.read,
             dead_letters=dead_letters,
+            controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
+            limits=settings.limits,
+            limit_books=limit_books,
         )
         made.apps["management"] = management_app(
             routes(context), hosts, addresses=not is_loopback(settings.management.host)

@@ -169,7 +169,8 @@ class Admission:
 
     def _ask(self, lease: Lease, need: int) -> None:
         if need:
-            lease.need += need
+            lease.wanted += need
+            lease.need = max(lease.need, need)
             if lease.waiter is None:
                 lease.waiter = asyncio.get_running_loop().create_future()
         self._asked[lease] = None
@@ -221,11 +222,11 @@ class Admission:
             leases = list(dict.fromkeys((*asked, *returned)))
             wanted = set(asked)
             for lease in leases:
-                need, lease.need = lease.need, 0
                 want = 0
                 if lease in wanted:
                     lease.resize(now)
-                    want = max(need, lease.size)
+                    want = max(lease.wanted, lease.size)
+                need, lease.need, lease.wanted = lease.need, 0, 0
                 back = returned.get(lease, 0)
                 asks.append(Ask(lease.epoch, lease.counted, lease.subject, lease.rates, want, need, back))
                 waiters.append(lease.waiter)

@@ -37,6 +37,7 @@ class Lease:
         "subject",
         "used",
         "waiter",
+        "wanted",
     )
 
     def __init__(self, epoch: int, counted: Counted, subject: str, rates: Rates) -> None:
@@ -50,7 +51,8 @@ class Lease:
         self.size = 1
         # Below this, more is asked for before anybody has to wait.
         self.low = 0
-        # What those need who wait, and what tells them that an answer is there.
+        # What all those need who wait, and the one of them who needs most; and what tells them that an answer is there.
+        self.wanted = 0
         self.need = 0
         self.waiter: asyncio.Future[None] | None = None
         self.used = True

@@ -11,7 +11,15 @@ from litestar.types import ControllerRouterHandler
 
 from iotplatform.domain.principal import Principal
 from iotplatform.roles.management.access import check_declared, guard_by, principal_of
-from iotplatform.roles.management.alarms import list_alarms, read_alarm
+from iotplatform.roles.management.alarm_actions import (
+    acknowledge_alarm,
+    acknowledge_alarms,
+    assign_alarm,
+    clear_alarm,
+    comment_alarm,
+    snooze_alarm,
+)
+from iotplatform.roles.management.alarms import list_alarms, read_alarm, read_timeline
 from iotplatform.roles.management.audit import list_audit, list_platform_audit
 from iotplatform.roles.management.auditing import begin, finish_by
 from iotplatform.roles.management.channels import (
@@ -33,6 +41,7 @@ from iotplatform.roles.management.devices import (
     read_device,
 )
 from iotplatform.roles.management.ledger import read_ledger
+from iotplatform.roles.management.limits import put_device_limits, put_limits, read_device_limits, read_limits
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
@@ -84,12 +93,23 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         delete_channel,
         list_alarms,
         read_alarm,
+        read_timeline,
+        acknowledge_alarm,
+        acknowledge_alarms,
+        assign_alarm,
+        clear_alarm,
+        comment_alarm,
+        snooze_alarm,
         list_deliveries,
         list_readings,
         list_latest,
         read_ledger,
         list_dead_letters,
         replay_dead_letters,
+        read_limits,
+        put_limits,
+        read_device_limits,
+        put_device_limits,
         list_audit,
         list_platform_audit,
         read_keys,
