@@ -40,6 +40,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.ingest.role import IngestRole
 from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
@@ -156,6 +157,9 @@ async def assemble(
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
         )
+        role = ManagementRole(resources.database)
+        resources.changes.register(role.changed)
+        made.roles.append(role)
         made.apps["management"] = management_app(
             routes(context), hosts, addresses=not is_loopback(settings.management.host)
         )
