@@ -19,6 +19,7 @@ from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
+from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
@@ -125,6 +126,7 @@ async def assemble(
                 directory=directory,
                 dead_letters=dead_letters,
                 episodes=AlarmEpisodes(resources.database),
+                checkpoints=Checkpoints(resources.database),
                 one_suspect=one_suspect,
             ),
             metrics,
