@@ -19,6 +19,7 @@ from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
+from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
@@ -43,6 +44,7 @@ from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.ingest.role import IngestRole
 from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
@@ -91,9 +93,7 @@ async def assemble(
     verifier = Verifier(directory.public_key, directory.token_is_live)
     latest = LatestValues(resources.redis)
     hosts = allowed_hosts(settings)
-    limit_books = LimitBooks(resources.database, settings.limits)
-    await limit_books.load()
-    resources.changes.register(limit_books.apply)
+    limit_books = await _limit_books(settings, resources)
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
 
@@ -130,6 +130,7 @@ async def assemble(
                 directory=directory,
                 dead_letters=dead_letters,
                 episodes=AlarmEpisodes(resources.database),
+                checkpoints=Checkpoints(resources.database),
                 one_suspect=one_suspect,
             ),
             metrics,
@@ -166,10 +167,20 @@ async def assemble(
             limits=settings.limits,
             limit_books=limit_books,
         )
+        role = ManagementRole(resources.database)
+        resources.changes.register(role.changed)
+        made.roles.append(role)
         made.apps["management"] = management_app(
             routes(context), hosts, addresses=not is_loopback(settings.management.host)
         )
     return made
+
+
+async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
+    books = LimitBooks(resources.database, settings.limits)
+    await books.load()
+    resources.changes.register(books.apply)
+    return books
 
 
 def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:

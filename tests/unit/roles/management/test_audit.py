@@ -177,6 +177,7 @@ NOT_AUDITED = {
     "audit": "",
     "changes": "",
     "alarm_events": "what was done to alarms, by whom: an audit of its own",
+    "checkpoints": "",
     "deliveries": "made by notification",
     "gaps": "",
     "lanes": "",
@@ -186,6 +187,8 @@ NOT_AUDITED = {
     "quota_defaults": "the settings",
     "readings": "",
     "removals": "",
+    "rule_pack_versions": "the past of a table that is audited",
+    "rule_versions": "the past of a table that is audited",
     "series": "",
 }
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow, RuleRow
+from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
-from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
+from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.rules import (
+    RulePackOrganizationRow,
+    RulePackRow,
+    RulePackVersionRow,
+    RuleRow,
+    RuleVersionRow,
+)
 from iotplatform.adapters.postgres.models.schema import Model, Xid8
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "AuditRow",
     "ChangeRow",
     "ChannelRow",
+    "CheckpointRow",
     "DeliveryRow",
     "DeviceLimitsRow",
     "DeviceRow",
@@ -35,7 +43,11 @@ __all__ = [
     "QuotaDefaultRow",
     "ReadingRow",
     "RemovalRow",
+    "RulePackOrganizationRow",
+    "RulePackRow",
+    "RulePackVersionRow",
     "RuleRow",
+    "RuleVersionRow",
     "SeriesRow",
     "SigningKeyRow",
     "Xid8",
