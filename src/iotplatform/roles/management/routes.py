@@ -41,6 +41,7 @@ from iotplatform.roles.management.devices import (
     read_device,
 )
 from iotplatform.roles.management.ledger import read_ledger
+from iotplatform.roles.management.limits import put_device_limits, put_limits, read_device_limits, read_limits
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
@@ -49,7 +50,21 @@ from iotplatform.roles.management.organizations import (
     put_organization,
     read_organization,
 )
+from iotplatform.roles.management.pack_applications import (
+    apply_pack,
+    detach_pack,
+    list_applications,
+    read_application,
+)
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
+from iotplatform.roles.management.rule_packs import (
+    create_pack,
+    delete_pack,
+    list_pack_versions,
+    list_packs,
+    put_pack,
+    read_pack,
+)
 from iotplatform.roles.management.rules import (
     create_rule,
     delete_rule,
@@ -102,6 +117,16 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         disable_rule,
         list_rule_versions,
         read_rule_version,
+        list_packs,
+        create_pack,
+        read_pack,
+        put_pack,
+        delete_pack,
+        list_pack_versions,
+        list_applications,
+        read_application,
+        apply_pack,
+        detach_pack,
         list_channels,
         create_channel,
         read_channel,
@@ -122,6 +147,10 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_ledger,
         list_dead_letters,
         replay_dead_letters,
+        read_limits,
+        put_limits,
+        read_device_limits,
+        put_device_limits,
         list_audit,
         list_platform_audit,
         read_keys,
