@@ -259,14 +259,8 @@ class Evaluation:
         )
 
 
-def evaluate_blocks(
-    organization: Organization,
-    pieces: Sequence[Piece],
-    index: RuleIndex,
-    states: dict[bytes, SeriesStates],
-) -> Outcome:
+def evaluate_blocks(evaluation: Evaluation, pieces: Sequence[Piece]) -> Outcome:
     """Everything at once, for as many readings as the caller's time allows."""
-    evaluation = Evaluation(organization, index, states)
     for piece in pieces:
         if isinstance(piece, DecodedBlock):
             evaluation.feed(piece)
