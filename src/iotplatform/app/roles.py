@@ -145,9 +145,7 @@ async def assemble(
     if "ingest" in names:
         admission = Admission(TokenLeases(resources.redis), limit_books, metrics)
         presence = IngestionPresence(connection, IngestionRoll(resources.database))
-        ingest = IngestRole(
-            resources.publisher, admission, presence, directory, verifier, resources.counters, metrics
-        )
+        ingest = IngestRole(resources.publisher, admission, presence, directory, verifier, resources.counters, metrics)
         made.roles.append(ingest)
         app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app
