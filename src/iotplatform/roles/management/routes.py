@@ -49,8 +49,32 @@ from iotplatform.roles.management.organizations import (
     put_organization,
     read_organization,
 )
+from iotplatform.roles.management.pack_applications import (
+    apply_pack,
+    detach_pack,
+    list_applications,
+    read_application,
+)
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
-from iotplatform.roles.management.rules import list_rules, read_rule
+from iotplatform.roles.management.rule_packs import (
+    create_pack,
+    delete_pack,
+    list_pack_versions,
+    list_packs,
+    put_pack,
+    read_pack,
+)
+from iotplatform.roles.management.rules import (
+    create_rule,
+    delete_rule,
+    disable_rule,
+    enable_rule,
+    list_rule_versions,
+    list_rules,
+    put_rule,
+    read_rule,
+    read_rule_version,
+)
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
 from iotplatform.roles.management.windows import create_window, delete_window, list_windows, put_window, read_window
@@ -85,7 +109,24 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         create_token,
         revoke_token,
         list_rules,
+        create_rule,
         read_rule,
+        put_rule,
+        delete_rule,
+        enable_rule,
+        disable_rule,
+        list_rule_versions,
+        read_rule_version,
+        list_packs,
+        create_pack,
+        read_pack,
+        put_pack,
+        delete_pack,
+        list_pack_versions,
+        list_applications,
+        read_application,
+        apply_pack,
+        detach_pack,
         list_channels,
         create_channel,
         read_channel,

@@ -177,6 +177,7 @@ NOT_AUDITED = {
     "audit": "",
     "changes": "",
     "alarm_events": "what was done to alarms, by whom: an audit of its own",
+    "checkpoints": "",
     "deliveries": "made by notification",
     "gaps": "",
     "lanes": "",
@@ -185,6 +186,8 @@ NOT_AUDITED = {
     "positions": "",
     "readings": "",
     "removals": "",
+    "rule_pack_versions": "the past of a table that is audited",
+    "rule_versions": "the past of a table that is audited",
     "series": "",
 }
 
