@@ -43,8 +43,10 @@ class NobodyThere(Unavailable):
 class Connection:
     """One logical connection. `run` keeps it up and is owned by the caller; the rest may be called at any time."""
 
-    def __init__(self, url: str, metrics: Metrics, *, name: str = "iotplatform") -> None:
-        self._servers = servers_of(url)
+    def __init__(self, url: str, metrics: Metrics, *, name: str = "iotplatform", nkey_seed: str | None = None) -> None:
+        # An nkey says who we are; a password beside it would be tried instead.
+        self._servers = servers_of(url if nkey_seed is None else without_credentials(url))
+        self._nkey_seed = nkey_seed
         self._name = name
         self._metrics = metrics
         # The largest message, headers included, that the server takes without cutting the connection.
@@ -146,6 +148,7 @@ class Connection:
                 await client.connect(
                     self._servers,
                     name=self._name,
+                    nkeys_seed_str=self._nkey_seed,
                     allow_reconnect=False,
                     # Between two tries at the same server, which count while connecting as well.
                     reconnect_time_wait=0.1,  # type: ignore[arg-type]
@@ -327,6 +330,11 @@ def servers_of(url: str) -> list[str]:
         scheme, rest = "nats", url
     credentials, at, hosts = rest.rpartition("@")
     return [f"{scheme}://{credentials}{at}{host}" for host in hosts.split(",")]
+
+
+def without_credentials(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 async def _subscribe(client: Client, subject: str, queue: str, callback: Callback) -> Subscription:
