@@ -3,7 +3,7 @@
 PlatformError
 ├── ConfigError            the operator's settings are wrong; the process ends with exit code 78
 ├── Rejected               the caller's fault: trying the same again changes nothing
-│   └── kind               malformed, invalid, unauthenticated, forbidden, not_found, conflict, too_large,
+│   └── kind               malformed, invalid, unauthenticated, forbidden, not_found, stale, conflict, too_large,
 │                          unsupported_media, over_quota, misdirected
 └── Unavailable            nobody's fault: try again after `retry_after_s`
     └── outcome_unknown    a publish was under way when the answer was due; the reading may have been stored
@@ -24,6 +24,7 @@ Kind = Literal[
     "unauthenticated",
     "forbidden",
     "not_found",
+    "stale",
     "conflict",
     "too_large",
     "unsupported_media",

@@ -70,9 +70,13 @@ async def _in_time(work: Awaitable[None]) -> None:
         raise Unavailable("the organization's stream could not be made in time") from error
 
 
-async def page(database: Database, limit: int, after: str | None) -> list[Organization]:
-    """By id."""
+async def page(
+    database: Database, limit: int, after: str | None, *, epochs: list[int] | None = None
+) -> list[Organization]:
+    """By id; only those of `epochs`, when they are given."""
     query = select(OrganizationRow).order_by(OrganizationRow.id).limit(limit)
+    if epochs is not None:
+        query = query.where(OrganizationRow.epoch.in_(epochs))
     if after is not None:
         query = query.where(OrganizationRow.id > after)
     with translated():

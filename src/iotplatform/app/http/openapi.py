@@ -74,6 +74,8 @@ INGEST_PATHS: Final[Mapping[str, Any]] = {
         "post": {
             "summary": "Ingest",
             "operationId": "Ingest",
+            # Who may call it, as management's routes declare it (roles/management/access.py).
+            "x-needs": "ingest",
             "description": "Answered after the stream has stored every reading.",
             "parameters": [
                 {

@@ -26,6 +26,7 @@ STATUS_BY_KIND: Final[Mapping[Kind, int]] = {
     "forbidden": 403,
     "not_found": 404,
     "conflict": 409,
+    "stale": 412,
     "too_large": 413,
     "unsupported_media": 415,
     "misdirected": 421,

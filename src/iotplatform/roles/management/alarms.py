@@ -16,6 +16,7 @@ from iotplatform.adapters.postgres.alarms import AlarmFilter
 from iotplatform.adapters.postgres.models import AlarmRow
 from iotplatform.domain.rule import Severity
 from iotplatform.domain.timestamps import format_timestamp, to_datetime, to_microseconds
+from iotplatform.roles.management.access import READ
 from iotplatform.roles.management.context import ManagementContext, not_found
 from iotplatform.roles.management.paging import (
     DEFAULT_LIMIT,
@@ -62,7 +63,7 @@ class AlarmAnswer(msgspec.Struct, frozen=True):
     created_at: str
 
 
-@get("/organizations/{org:str}/alarms")
+@get("/organizations/{org:str}/alarms", opt=READ)
 async def list_alarms(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -89,7 +90,7 @@ async def list_alarms(
     return page(found, limit, _answer, lambda last: time_place(last.raised_at, last.id))
 
 
-@get("/organizations/{org:str}/alarms/{alarm:uuid}")
+@get("/organizations/{org:str}/alarms/{alarm:uuid}", opt=READ)
 async def read_alarm(
     org: FromPath[str], alarm: FromPath[uuid.UUID], context: NamedDependency[ManagementContext]
 ) -> AlarmAnswer:

@@ -17,6 +17,7 @@ from iotplatform.domain.channel import SEVERITIES, Channel, ChannelConfig, Chann
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.rule import Severity
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.access import ADMINISTER, READ
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
 from iotplatform.roles.management.fields import Body, Identifier, Name
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
@@ -77,7 +78,7 @@ def _config_faults(body: ChannelBody) -> list[Fault]:
     ]
 
 
-@get("/organizations/{org:str}/channels")
+@get("/organizations/{org:str}/channels", opt=READ)
 async def list_channels(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -90,7 +91,7 @@ async def list_channels(
     return page(found, limit, lambda channel: channel, lambda last: last.id)
 
 
-@post("/organizations/{org:str}/channels")
+@post("/organizations/{org:str}/channels", opt=ADMINISTER)
 async def create_channel(
     org: FromPath[str], data: JSONBody[ChannelBody], context: NamedDependency[ManagementContext]
 ) -> Response[Channel]:
@@ -100,7 +101,7 @@ async def create_channel(
     return _made(organization.id, channel)
 
 
-@get("/organizations/{org:str}/channels/{channel:str}")
+@get("/organizations/{org:str}/channels/{channel:str}", opt=READ)
 async def read_channel(
     org: FromPath[str], channel: FromPath[str], context: NamedDependency[ManagementContext]
 ) -> Channel:
@@ -111,7 +112,11 @@ async def read_channel(
     return found
 
 
-@put("/organizations/{org:str}/channels/{channel:str}", responses={201: ResponseSpec(Channel, description="made")})
+@put(
+    "/organizations/{org:str}/channels/{channel:str}",
+    responses={201: ResponseSpec(Channel, description="made")},
+    opt=ADMINISTER,
+)
 async def put_channel(
     org: FromPath[str],
     channel: FromPath[str],
@@ -128,7 +133,7 @@ async def put_channel(
     return Response(wanted, status_code=200)
 
 
-@delete("/organizations/{org:str}/channels/{channel:str}")
+@delete("/organizations/{org:str}/channels/{channel:str}", opt=ADMINISTER)
 async def delete_channel(
     org: FromPath[str], channel: FromPath[str], context: NamedDependency[ManagementContext]
 ) -> None:

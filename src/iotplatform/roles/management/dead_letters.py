@@ -14,6 +14,7 @@ from iotplatform.adapters.nats.replay import ReplayResult
 from iotplatform.domain.dead_letter import LetterFilter, Reason
 from iotplatform.domain.identifiers import IDENTIFIER_PATTERN
 from iotplatform.domain.timestamps import format_timestamp
+from iotplatform.roles.management.access import OPERATE, READ
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.fields import Body
 from iotplatform.roles.management.paging import (
@@ -59,7 +60,7 @@ class ReplayAnswer(msgspec.Struct, frozen=True):
     items: list[ReplayResult]
 
 
-@get("/organizations/{org:str}/dead-letters")
+@get("/organizations/{org:str}/dead-letters", opt=READ)
 async def list_dead_letters(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -81,7 +82,7 @@ async def list_dead_letters(
     return Page([_answer(placed) for placed in found.letters], next_cursor)
 
 
-@post("/organizations/{org:str}/dead-letters/replay", status_code=200)
+@post("/organizations/{org:str}/dead-letters/replay", status_code=200, opt=OPERATE)
 async def replay_dead_letters(
     org: FromPath[str], data: JSONBody[ReplayBody], context: NamedDependency[ManagementContext]
 ) -> ReplayAnswer:

@@ -10,6 +10,7 @@ from litestar.params import FromPath
 from iotplatform.adapters.postgres import deliveries
 from iotplatform.adapters.postgres.models import DeliveryRow
 from iotplatform.domain.timestamps import format_timestamp, to_microseconds
+from iotplatform.roles.management.access import READ
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.paging import (
     DEFAULT_LIMIT,
@@ -39,7 +40,7 @@ class DeliveryAnswer(msgspec.Struct, frozen=True):
     next_attempt_at: str | None
 
 
-@get("/organizations/{org:str}/deliveries")
+@get("/organizations/{org:str}/deliveries", opt=READ)
 async def list_deliveries(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],

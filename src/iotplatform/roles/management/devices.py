@@ -12,8 +12,11 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from iotplatform.adapters.postgres import devices
 from iotplatform.adapters.postgres.models import DeviceRow
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.principal import Principal
 from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.access import ADMINISTER, ADMINISTER_BY_BODY, READ, organization_for
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
 from iotplatform.roles.management.fields import Body, Identifier, Name, Tag
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
@@ -54,23 +57,27 @@ class DeviceMade(DeviceAnswer, frozen=True):
     token_expires_at: str
 
 
-@post("/organizations/{org:str}/devices")
+@post("/organizations/{org:str}/devices", opt=ADMINISTER)
 async def create_device(
     org: FromPath[str], data: JSONBody[NewDevice], context: NamedDependency[ManagementContext]
 ) -> Response[DeviceMade]:
-    return await _create(context, org, data)
+    return await _create(context, org, await context.directory.organization(org), data)
 
 
-@post("/devices")
+@post("/devices", opt=ADMINISTER_BY_BODY)
 async def create_device_of(
-    data: JSONBody[NewDeviceOf], context: NamedDependency[ManagementContext]
+    data: JSONBody[NewDeviceOf], context: NamedDependency[ManagementContext], principal: NamedDependency[Principal]
 ) -> Response[DeviceMade]:
-    return await _create(context, data.organization_id, data)
+    organization = await organization_for(context.directory, principal, "administer", data.organization_id)
+    return await _create(context, data.organization_id, organization, data)
 
 
-async def _create(context: ManagementContext, organization_id: str, new: NewDevice) -> Response[DeviceMade]:
+async def _create(
+    context: ManagementContext, organization_id: str, organization: Organization | None, new: NewDevice
+) -> Response[DeviceMade]:
     _check_metadata(new.metadata)
-    organization = await context.organization(organization_id)
+    if organization is None:
+        raise not_found("organization", organization_id)
     device_id = new.id or str(uuid.uuid4())
     credential = NewCredential.issue(context.tokens, organization.id, device_id)
     row = await devices.add(
@@ -93,7 +100,7 @@ async def _create(context: ManagementContext, organization_id: str, new: NewDevi
     return Response(made, status_code=201, headers={"Location": location})
 
 
-@get("/organizations/{org:str}/devices", opt={"planned_parameters": ("state",)})
+@get("/organizations/{org:str}/devices", opt={**READ, "planned_parameters": ("state",)})
 async def list_devices(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -111,7 +118,7 @@ async def list_devices(
     return page(found, limit, lambda row: _answer(row, organization.id), lambda last: last.id)
 
 
-@get("/organizations/{org:str}/devices/{device:str}")
+@get("/organizations/{org:str}/devices/{device:str}", opt=READ)
 async def read_device(
     org: FromPath[str], device: FromPath[str], context: NamedDependency[ManagementContext]
 ) -> DeviceAnswer:

@@ -13,8 +13,10 @@ from iotplatform.adapters.postgres import organizations
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.domain.channel import LOG_CHANNEL
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.principal import Principal
 from iotplatform.domain.timestamps import format_timestamp
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.access import PLATFORM, READ, SIGNED_IN
 from iotplatform.roles.management.context import ManagementContext, not_found
 from iotplatform.roles.management.fields import Body, Identifier, Name
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
@@ -44,7 +46,7 @@ def _answer(organization: Organization) -> OrganizationAnswer:
     )
 
 
-@post("/organizations")
+@post("/organizations", opt=PLATFORM)
 async def create_organization(
     data: JSONBody[NewOrganization], context: NamedDependency[ManagementContext]
 ) -> Response[OrganizationAnswer]:
@@ -62,20 +64,25 @@ async def create_organization(
     return Response(_answer(made), status_code=201, headers={"Location": f"/organizations/{made.id}"})
 
 
-@get("/organizations")
+@get("/organizations", opt=SIGNED_IN)
 async def list_organizations(
-    context: NamedDependency[ManagementContext], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
 ) -> Page[OrganizationAnswer]:
-    found = await organizations.page(context.database, limit + 1, decode_cursor(cursor, BY_ID))
+    """Those that the caller may read."""
+    own = None if principal.may("read", None) else [epoch for epoch in principal.within if principal.may("read", epoch)]
+    found = await organizations.page(context.database, limit + 1, decode_cursor(cursor, BY_ID), epochs=own)
     return page(found, limit, _answer, lambda last: last.id)
 
 
-@get("/organizations/{org:str}")
+@get("/organizations/{org:str}", opt=READ)
 async def read_organization(org: FromPath[str], context: NamedDependency[ManagementContext]) -> OrganizationAnswer:
     return _answer(await context.organization(org))
 
 
-@delete("/organizations/{org:str}")
+@delete("/organizations/{org:str}", opt=PLATFORM)
 async def delete_organization(
     org: FromPath[str], context: NamedDependency[ManagementContext], confirm: Confirm = None
 ) -> None:

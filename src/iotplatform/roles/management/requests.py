@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 from litestar import Request
-from litestar.connection import ASGIConnection
-from litestar.exceptions import HTTPException, InternalServerException
+from litestar.exceptions import InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 
-from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.domain.identifiers import IDENTIFIER_PATTERN
 from iotplatform.errors import Fault, Rejected
 
@@ -22,7 +18,6 @@ MAX_BODY_BYTES: Final = 1 << 20
 # Text for people in one line: no control characters, NUL above all, which PostgreSQL can't store.
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 
-_ACCEPTED: Final = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
 _SENTENCES: Final = {
     IDENTIFIER_PATTERN: "must be 1 to 64 characters out of A-Z, a-z, 0-9, '_' and '-'",
     TEXT_PATTERN: "must not contain control characters",
@@ -30,8 +25,6 @@ _SENTENCES: Final = {
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$")
 _MATCHING: Final = re.compile(r"Expected `str` matching regex '(.*)'$", re.DOTALL)
 _NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
 
 
 class StrictRequest(Request[Any, Any, Any]):
@@ -142,26 +135,3 @@ def _check_query(request: Request[Any, Any, Any]) -> None:
             faults.append(Fault("must be given once", field=name))
     if faults:
         raise Rejected("invalid", "the query is not valid", faults=tuple(faults))
-
-
-def guard_by(verifier: Verifier) -> Guard:
-    """Open mode: nobody needs a credential, and one that is presented is verified."""
-
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        _check_accept(connection.headers.get("accept", "*/*"))
-        authorization = connection.headers.get("authorization")
-        if authorization is None:
-            return
-        scheme, __, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Rejected("unauthenticated", "the Authorization header must be `Bearer <token>`")
-        await verifier.verify(token.strip())
-        raise Rejected("forbidden", "a device token opens ingestion, not management")
-
-    return guard
-
-
-def _check_accept(accept: str) -> None:
-    kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    if not kinds & _ACCEPTED and kinds != {""}:
-        raise HTTPException(status_code=406, detail="answers are application/json")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from litestar import Router
+from typing import Any
+
+from litestar import Request, Router
 from litestar.di import Provide
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ControllerRouterHandler
 
+from iotplatform.domain.principal import Principal
+from iotplatform.roles.management.access import check_declared, guard_by, principal_of
 from iotplatform.roles.management.alarms import list_alarms, read_alarm
 from iotplatform.roles.management.channels import (
     create_channel,
@@ -25,19 +30,26 @@ from iotplatform.roles.management.organizations import (
     list_organizations,
     read_organization,
 )
-from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, guard_by, look_at
+from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
 from iotplatform.roles.management.rules import list_rules, read_rule
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
 
 
 def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
-    """They bring their own dependency `context`, request class, guard and bound on bodies."""
+    """They bring their own dependencies (`context`, `principal`), request class, guard and bound on bodies.
+
+    Raises:
+        TypeError: one of them does not declare who may call it.
+    """
 
     async def provide_context() -> ManagementContext:
         return context
 
-    guarded: list[ControllerRouterHandler] = [
+    async def provide_principal(request: Request[Any, Any, Any]) -> Principal:
+        return principal_of(request)
+
+    handlers: list[HTTPRouteHandler] = [
         create_organization,
         list_organizations,
         read_organization,
@@ -63,13 +75,15 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_ledger,
         list_dead_letters,
         replay_dead_letters,
+        read_keys,
     ]
+    check_declared(handlers)
     return [
         Router(
             path="/",
-            # The public keys are for everyone, whatever else they present.
-            route_handlers=[Router(path="/", route_handlers=guarded, guards=[guard_by(context.verifier)]), read_keys],
-            dependencies={"context": Provide(provide_context)},
+            route_handlers=handlers,
+            guards=[guard_by(context.verifier, context.directory)],
+            dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
             before_request=look_at,
             request_class=StrictRequest,
             request_max_body_size=MAX_BODY_BYTES,

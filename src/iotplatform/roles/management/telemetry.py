@@ -15,6 +15,7 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading, Value
 from iotplatform.domain.timestamps import format_timestamp
 from iotplatform.errors import Unavailable
+from iotplatform.roles.management.access import READ
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.paging import (
     BY_SERIES,
@@ -45,7 +46,9 @@ class ReadingAnswer(msgspec.Struct, frozen=True):
     value: Value
 
 
-@get("/organizations/{org:str}/telemetry", opt={"planned_parameters": ("aggregate", "interval", "tz", "points")})
+@get(
+    "/organizations/{org:str}/telemetry", opt={**READ, "planned_parameters": ("aggregate", "interval", "tz", "points")}
+)
 async def list_readings(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
@@ -66,7 +69,7 @@ async def list_readings(
     return page(found, limit, _answer, lambda last: (last.device_id, last.sensor, last.at))
 
 
-@get("/organizations/{org:str}/telemetry/latest")
+@get("/organizations/{org:str}/telemetry/latest", opt=READ)
 async def list_latest(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],

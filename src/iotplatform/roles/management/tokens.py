@@ -17,6 +17,7 @@ from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import public_jwk
 from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.access import ADMINISTER, PUBLIC
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
 from iotplatform.roles.management.fields import Body
 
@@ -57,7 +58,7 @@ class NewCredential(msgspec.Struct, frozen=True):
         return cls(token_id, expires_at, issuer.issue(organization_id, device_id, token_id, issued_at_s, expires_at_s))
 
 
-@post("/organizations/{org:str}/devices/{device:str}/tokens")
+@post("/organizations/{org:str}/devices/{device:str}/tokens", opt=ADMINISTER)
 async def create_token(
     org: FromPath[str],
     device: FromPath[str],
@@ -82,7 +83,7 @@ async def create_token(
     return Response(made, status_code=201, headers={"Location": location})
 
 
-@delete("/organizations/{org:str}/devices/{device:str}/tokens/{token_id:str}")
+@delete("/organizations/{org:str}/devices/{device:str}/tokens/{token_id:str}", opt=ADMINISTER)
 async def revoke_token(
     org: FromPath[str], device: FromPath[str], token_id: FromPath[str], context: NamedDependency[ManagementContext]
 ) -> None:
@@ -99,7 +100,7 @@ class KeySet(msgspec.Struct, frozen=True):
     keys: list[dict[str, str]]
 
 
-@get("/.well-known/jwks.json")
+@get("/.well-known/jwks.json", opt=PUBLIC)
 async def read_keys(context: NamedDependency[ManagementContext]) -> KeySet:
     rows = await tokens.registered_keys(context.database)
     return KeySet([{"kid": row.kid, **public_jwk(row.public_pem)} for row in rows])

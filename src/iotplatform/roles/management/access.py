@@ -1,0 +1,157 @@
+"""What a route needs, declared on the route, and the guard that holds it: `@get(path, opt=READ)`.
+
+A route without a declaration is refused when the application is made, and docs/access.md has a row for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.principal import ANONYMOUS, Permission, Principal
+from iotplatform.errors import Rejected
+
+Needed: TypeAlias = Permission | Literal["public", "signed_in", "device"]
+Guard: TypeAlias = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
+
+_KEY: Final = "access"
+_PRINCIPAL: Final = "principal"
+_ACCEPTED: Final = frozenset({"*/*", "application/*", "application/json", "application/problem+json"})
+
+
+class Access(msgspec.Struct, frozen=True):
+    """`in_body`: the organization is named by the body, and the route itself asks `organization_for` about it."""
+
+    needed: Needed
+    in_body: bool = False
+
+    @property
+    def words(self) -> str:
+        return f"{self.needed}, by the body" if self.in_body else self.needed
+
+
+def _declared(needed: Needed, *, in_body: bool = False) -> Mapping[str, Access]:
+    return {_KEY: Access(needed, in_body)}
+
+
+# With a path parameter `org` the permission is needed in that organization.
+READ: Final = _declared("read")
+OPERATE: Final = _declared("operate")
+ADMINISTER: Final = _declared("administer")
+ADMINISTER_BY_BODY: Final = _declared("administer", in_body=True)
+# On the platform as a whole.
+PLATFORM: Final = _declared("platform")
+# Any person or program; what it gets to see depends on who it is.
+SIGNED_IN: Final = _declared("signed_in")
+# A device, with its own token.
+DEVICE: Final = _declared("device")
+# Everybody, and what else they present is not looked at.
+PUBLIC: Final = _declared("public")
+
+
+def access_of(handler: BaseRouteHandler) -> Access:
+    """What the route of this handler needs.
+
+    Raises:
+        TypeError: it does not say.
+    """
+    declared = handler.opt.get(_KEY)
+    if not isinstance(declared, Access):
+        raise TypeError(f"{handler} declares no access: give its decorator opt=READ or another of access.py")
+    return declared
+
+
+def check_declared(handlers: Iterable[HTTPRouteHandler]) -> None:
+    """Refuse to serve a route that does not say who may call it."""
+    for handler in handlers:
+        declared = access_of(handler)
+        by_path = any("{org:" in path for path in handler.paths)
+        if by_path and declared.needed not in {"ingest", "read", "operate", "administer", "platform"}:
+            raise TypeError(f"{handler} is about one organization, and {declared.needed!r} is no permission in it")
+        if not by_path and not declared.in_body and declared.needed in {"read", "operate", "administer"}:
+            raise TypeError(f"{handler} names no organization in which {declared.needed!r} could be needed")
+
+
+def forbidden() -> Rejected:
+    """The same for what exists and what does not: nothing is betrayed."""
+    return Rejected("forbidden", "the credential does not open this")
+
+
+def principal_of(request: Request[Any, Any, Any] | ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    """Who a request comes from; its `name` is for audits and timelines."""
+    found = request.scope["state"].get(_PRINCIPAL)
+    return found if isinstance(found, Principal) else ANONYMOUS
+
+
+async def organization_for(
+    directory: Directory, principal: Principal, permission: Permission, organization_id: str
+) -> Organization | None:
+    """The organization in which `principal` may do this; None, for those who may know that, when there is none.
+
+    Raises:
+        Rejected: it may not, or there is none and that is none of its business.
+    """
+    organization = await directory.organization(organization_id)
+    if not principal.may(permission, organization.epoch if organization else None):
+        raise forbidden()
+    return organization
+
+
+def guard_by(verifier: Verifier, directory: Directory) -> Guard:
+    """Open mode: nobody needs a credential, and one that is presented is verified."""
+
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        access = access_of(handler)
+        if access.needed == "public":
+            return
+        _check_accept(connection.headers.get("accept", "*/*"))
+        principal = await _authenticate(verifier, connection.headers.get("authorization"))
+        connection.scope["state"][_PRINCIPAL] = principal
+        await _check(directory, principal, access, connection.path_params.get("org"))
+
+    return guard
+
+
+async def _check(directory: Directory, principal: Principal, access: Access, organization_id: str | None) -> None:
+    match access.needed:
+        case "public":
+            allowed = True
+        case "device":
+            allowed = principal.kind == "device"
+        case "signed_in":
+            allowed = principal.kind != "device"
+        case permission if organization_id is not None:
+            await organization_for(directory, principal, permission, organization_id)
+            allowed = True
+        case permission:
+            allowed = principal.kind != "device" if access.in_body else principal.may(permission, None)
+    if not allowed:
+        raise forbidden()
+
+
+async def _authenticate(verifier: Verifier, authorization: str | None) -> Principal:
+    if authorization is None:
+        return ANONYMOUS
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Rejected("unauthenticated", "the Authorization header must be `Bearer <token>`")
+    claims = await verifier.verify(token.strip())
+    name = f"device {claims.organization_id}/{claims.device_id}"
+    return Principal(
+        "device", claims.token_id, name, organization_id=claims.organization_id, device_id=claims.device_id
+    )
+
+
+def _check_accept(accept: str) -> None:
+    kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    if not kinds & _ACCEPTED and kinds != {""}:
+        raise HTTPException(status_code=406, detail="answers are application/json")
