@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from iotplatform.adapters.embedded import DataDirectory
+from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.removal import EpochRemover
@@ -36,7 +37,8 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
-from iotplatform.roles.ingest.role import IngestRole
+from iotplatform.roles.ingest.intake import IntakeParts
+from iotplatform.roles.ingest.role import Callout, IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
@@ -95,9 +97,9 @@ async def assemble(
         stack.push_async_callback(store.close)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
-        parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
+        reading_parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
         writers = Writers(
-            ReadingWriter(parts, metrics, membership),
+            ReadingWriter(reading_parts, metrics, membership),
             AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
@@ -131,8 +133,20 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
+        parts = IntakeParts(
+            connection=connection,
+            publisher=resources.publisher,
+            streams=resources.streams,
+            directory=directory,
+            dead_letters=dead_letters,
+            counters=resources.counters,
+            metrics=metrics,
+        )
+        membership = membership_of("ingest", resources, data)
+        ingest = IngestRole(parts, verifier, membership, _callout(settings, resources, metrics))
         made.roles.append(ingest)
+        made.readers.append(ingest.intake.readers)
+        made.shares.append(ingest.intake.organizations)
         app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
@@ -157,6 +171,16 @@ async def assemble(
             routes(context), hosts, addresses=not is_loopback(settings.management.host)
         )
     return made
+
+
+def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Callout | None:
+    keys, url = resources.callout, resources.urls.nats
+    if keys is None or url is None:
+        return None
+    # What only follows from a URL may be nothing that its server knows.
+    is_guess = settings.nats.url is not None and settings.nats.callout_seed is None
+    connection = Connection(url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess)
+    return Callout(keys, connection, is_open=settings.auth.mode != "required")
 
 
 def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:

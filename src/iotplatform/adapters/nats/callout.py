@@ -55,29 +55,29 @@ class Grant(msgspec.Struct, frozen=True):
     expires_at_s: int | None = None
 
 
-class _Server(msgspec.Struct):
+class _Server(msgspec.Struct, frozen=True):
     id: str
 
 
-class _Client(msgspec.Struct):
+class _Client(msgspec.Struct, frozen=True):
     type: str = "nats"
     mqtt_id: str = ""
 
 
-class _Options(msgspec.Struct):
+class _Options(msgspec.Struct, frozen=True):
     user: str = ""
     password: str = msgspec.field(default="", name="pass")
     auth_token: str = ""
 
 
-class _Question(msgspec.Struct):
+class _Question(msgspec.Struct, frozen=True):
     server_id: _Server
     user_nkey: str
     client_info: _Client = _Client()
     connect_opts: _Options = _Options()
 
 
-class _Claims(msgspec.Struct):
+class _Claims(msgspec.Struct, frozen=True):
     nats: _Question
 
 
