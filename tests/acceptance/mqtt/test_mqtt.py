@@ -97,6 +97,24 @@ async def test_a_message_that_cannot_be_used_is_dead_lettered_with_its_topic(fle
     await fleet.stored(1)
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_the_good_readings_of_a_message_are_stored_and_the_bad_ones_dead_lettered(fleet, qos):
+    readings = [{"sensor_name": "t", "value": 1}, {"sensor_name": "", "value": 2}, {"sensor_name": "u", "value": 3}]
+    async with fleet.device("pump") as pump:
+        await pump.publish(f"iot/{fleet.organization}/pump/telemetry", json.dumps(readings), qos=qos)
+    (letter,) = await fleet.letters()
+    assert json.loads(letter["payload"]) == [{"sensor_name": "", "value": 2}]
+    assert "reading 1: sensor_name must not be empty" in letter["detail"]
+    await fleet.stored(2)
+
+
+async def test_plain_objects_of_numbers_are_readings(fleet):
+    async with fleet.device("pump") as pump:
+        await pump.publish(f"iot/{fleet.organization}/pump/telemetry", json.dumps({"temp1": 21.5, "bat": 3.6}), qos=1)
+    await fleet.stored(2)
+    assert {item["sensor"]: item["value"] for item in await fleet.readings("pump")} == {"temp1": 21.5, "bat": 3.6}
+
+
 async def test_a_device_speaks_for_itself_only(fleet):
     await fleet.add("valve")
     async with fleet.device("pump") as pump:

@@ -31,7 +31,7 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.ingest.letters import full_letter, message_letter
+from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_letter
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.roles.ingest.mqtt_lane import Blocks, MqttLanes
 from iotplatform.runtime.backoff import Backoff
@@ -172,15 +172,20 @@ class Intake:
             return [], None
         if topic is None or topic.kind != "telemetry":
             return [], None
+        letter_id = f"mqtt-{delivery.sequence}"
         try:
-            return read_message(topic, delivery.data, delivery.stored_at), None
+            found = read_message(topic, delivery.data, delivery.stored_at)
         except Rejected as error:
-            self._refused(organization, error)
-            return [], message_letter(f"mqtt-{delivery.sequence}", topic, delivery.data, delivery.stored_at, error)
+            self._refused(organization, error.kind, 1)
+            return [], message_letter(letter_id, topic, delivery.data, delivery.stored_at, error)
+        if not found.bad:
+            return found.readings, None
+        self._refused(organization, "invalid", len(found.bad))
+        return found.readings, bad_letter(letter_id, topic, delivery.data, delivery.stored_at, found.bad)
 
-    def _refused(self, organization: Organization, error: Rejected) -> None:
-        self._parts.metrics.readings_refused.add(1, error.kind)
-        self._parts.counters.add(organization.epoch, "refused", 1)
+    def _refused(self, organization: Organization, reason: str, count: int) -> None:
+        self._parts.metrics.readings_refused.add(count, reason)
+        self._parts.counters.add(organization.epoch, "refused", count)
 
     async def _take(self, reader: Reader, lanes: MqttLanes, step: Step) -> None:
         """Until everything of the step is stored: the letters first, then the block that says how far we are."""
@@ -241,6 +246,5 @@ class Intake:
                 continue
             letter = full_letter(letter_id, topic, delivery.data, delivery.stored_at)
             await self._put(organization, letter, backoff, {INTAKE: str(delivery.sequence)})
-            self._parts.metrics.readings_refused.add(1, "intake_full")
-            self._parts.counters.add(organization.epoch, "refused", 1)
+            self._refused(organization, "intake_full", 1)
         lanes.skip(step.upto)

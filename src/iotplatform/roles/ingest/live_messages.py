@@ -14,11 +14,12 @@ import structlog
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.counters import Counters
+from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.lanes import Lanes
-from iotplatform.roles.ingest.letters import message_letter
+from iotplatform.roles.ingest.letters import bad_letter, message_letter
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
@@ -78,14 +79,21 @@ class LiveMessages:
                 self._refused(organization, error)
 
         try:
-            readings = read_message(topic, body, arrived_at)
-            # A message is of one device, so all of it is for one partition. The subjects of source `mqtt` are for what
-            # comes out of INTAKE: who writes there has to know what the last message is.
-            self._lanes.submit(organization, "http", readings, arrived_at, stored)
+            found = read_message(topic, body, arrived_at)
+            if found.readings:
+                # A message is of one device, so all of it is for one partition. The subjects of source `mqtt` are for
+                # what comes out of INTAKE: who writes there has to know what the last message is.
+                self._lanes.submit(organization, "http", found.readings, arrived_at, stored)
+        except Rejected as error:
+            self._refused(organization, error)
+            self._put(organization, message_letter(_letter_id(), topic, body, arrived_at, error))
         except PlatformError as error:
             self._refused(organization, error)
-            if isinstance(error, Rejected) and self._is_free():
-                self._tasks.spawn(self._put(organization, topic, body, arrived_at, error), "letter")
+        else:
+            if found.bad:
+                self._metrics.readings_refused.add(len(found.bad), "invalid")
+                self._counters.add(organization.epoch, "refused", len(found.bad))
+                self._put(organization, bad_letter(_letter_id(), topic, body, arrived_at, found.bad))
 
     def _refused(self, organization: Organization, error: PlatformError) -> None:
         reason = error.kind if isinstance(error, Rejected) else "unavailable"
@@ -99,13 +107,18 @@ class LiveMessages:
         self._aside += 1
         return True
 
-    async def _put(
-        self, organization: Organization, topic: Topic, body: bytes, arrived_at: int, error: Rejected
-    ) -> None:
-        letter = message_letter(f"live-{uuid.uuid4().hex}", topic, body, arrived_at, error)
+    def _put(self, organization: Organization, letter: DeadLetter) -> None:
+        if self._is_free():
+            self._tasks.spawn(self._send(organization, letter), "letter")
+
+    async def _send(self, organization: Organization, letter: DeadLetter) -> None:
         try:
             await self._dead_letters.put(organization.id, organization.epoch, "ingest", letter)
         except Unavailable as failure:
             log.warning("ingest.letter_lost", organization=organization.id, detail=failure.detail)
         finally:
             self._aside -= 1
+
+
+def _letter_id() -> str:
+    return f"live-{uuid.uuid4().hex}"

@@ -8,9 +8,9 @@ import msgspec
 
 from iotplatform.adapters.nats.subjects import MQTT_PREFIX
 from iotplatform.domain.identifiers import identifier_fault
-from iotplatform.domain.reading import Reading
+from iotplatform.domain.payloads.admission import Decoded, Sender
+from iotplatform.domain.payloads.formats import BY_LEVEL, Format, decode
 from iotplatform.errors import Rejected
-from iotplatform.roles.ingest.payload import Sender, decode
 
 MAX_BYTES: Final = 1 << 20
 
@@ -36,9 +36,14 @@ class Topic(msgspec.Struct, frozen=True):
     def kind(self) -> Kind:
         if not self.levels:
             return "other"
-        if self.levels[0] == "telemetry":
+        if self.levels[0] == "telemetry" or (len(self.levels) == 1 and self.levels[0] in BY_LEVEL):
             return "telemetry"
         return "reply" if self.levels[0] == "replies" and len(self.levels) == 2 else "other"
+
+    @property
+    def format(self) -> Format | None:
+        """That of a message of telemetry: `telemetry` is JSON, and another one stands behind it or in its place."""
+        return BY_LEVEL.get(self.levels[-1]) if 0 < len(self.levels) <= 2 else None
 
     @property
     def name(self) -> str:
@@ -46,14 +51,15 @@ class Topic(msgspec.Struct, frozen=True):
         return "/".join(("iot", self.organization_id, self.device_id, *self.levels))
 
 
-def read_message(topic: Topic, body: bytes, arrived_at: int) -> list[Reading]:
-    """The readings of a message of telemetry.
+def read_message(topic: Topic, body: bytes, arrived_at: int) -> Decoded:
+    """The readings of a message of telemetry, and what is bad in it: nobody waits for an answer that refuses all of it.
 
     Raises:
-        Rejected: it can't be decoded, or not all of it can be accepted.
+        Rejected: nothing of it can be used.
     """
     if len(body) > MAX_BYTES:
         raise Rejected("too_large", f"the message is larger than {MAX_BYTES} bytes: send fewer readings in one")
-    if len(topic.levels) > 1:
-        raise Rejected("unsupported_media", f"the format {topic.levels[1][:40]!r} is not known: send JSON")
-    return decode(body, arrived_at=arrived_at, sender=Sender(topic.organization_id, topic.device_id)).readings
+    known = topic.format
+    if known is None:
+        raise Rejected("unsupported_media", "the format that the topic ends in is not known")
+    return decode(known, body, arrived_at=arrived_at, sender=Sender(topic.organization_id, topic.device_id))
