@@ -11,7 +11,15 @@ from litestar.types import ControllerRouterHandler
 
 from iotplatform.domain.principal import Principal
 from iotplatform.roles.management.access import check_declared, guard_by, principal_of
-from iotplatform.roles.management.alarms import list_alarms, read_alarm
+from iotplatform.roles.management.alarm_actions import (
+    acknowledge_alarm,
+    acknowledge_alarms,
+    assign_alarm,
+    clear_alarm,
+    comment_alarm,
+    snooze_alarm,
+)
+from iotplatform.roles.management.alarms import list_alarms, read_alarm, read_timeline
 from iotplatform.roles.management.audit import list_audit, list_platform_audit
 from iotplatform.roles.management.auditing import begin, finish_by
 from iotplatform.roles.management.channels import (
@@ -84,6 +92,13 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         delete_channel,
         list_alarms,
         read_alarm,
+        read_timeline,
+        acknowledge_alarm,
+        acknowledge_alarms,
+        assign_alarm,
+        clear_alarm,
+        comment_alarm,
+        snooze_alarm,
         list_deliveries,
         list_readings,
         list_latest,

@@ -176,6 +176,7 @@ NOT_AUDITED = {
     "alembic_version": "",
     "audit": "",
     "changes": "",
+    "alarm_events": "what was done to alarms, by whom: an audit of its own",
     "deliveries": "made by notification",
     "gaps": "",
     "lanes": "",
