@@ -50,7 +50,17 @@ from iotplatform.roles.management.organizations import (
     read_organization,
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
-from iotplatform.roles.management.rules import list_rules, read_rule
+from iotplatform.roles.management.rules import (
+    create_rule,
+    delete_rule,
+    disable_rule,
+    enable_rule,
+    list_rule_versions,
+    list_rules,
+    put_rule,
+    read_rule,
+    read_rule_version,
+)
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
 
@@ -84,7 +94,14 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         create_token,
         revoke_token,
         list_rules,
+        create_rule,
         read_rule,
+        put_rule,
+        delete_rule,
+        enable_rule,
+        disable_rule,
+        list_rule_versions,
+        read_rule_version,
         list_channels,
         create_channel,
         read_channel,

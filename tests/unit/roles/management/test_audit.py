@@ -185,6 +185,8 @@ NOT_AUDITED = {
     "positions": "",
     "readings": "",
     "removals": "",
+    "rule_pack_versions": "the past of a table that is audited",
+    "rule_versions": "the past of a table that is audited",
     "series": "",
 }
 

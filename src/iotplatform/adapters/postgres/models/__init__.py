@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow, RuleRow
+from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
@@ -10,6 +10,13 @@ from iotplatform.adapters.postgres.models.notifications import ChannelRow, Deliv
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.rules import (
+    RulePackOrganizationRow,
+    RulePackRow,
+    RulePackVersionRow,
+    RuleRow,
+    RuleVersionRow,
+)
 from iotplatform.adapters.postgres.models.schema import Model, Xid8
 
 __all__ = [
@@ -31,7 +38,11 @@ __all__ = [
     "PositionRow",
     "ReadingRow",
     "RemovalRow",
+    "RulePackOrganizationRow",
+    "RulePackRow",
+    "RulePackVersionRow",
     "RuleRow",
+    "RuleVersionRow",
     "SeriesRow",
     "SigningKeyRow",
     "Xid8",

@@ -1,4 +1,4 @@
-"""Rules, the alarms they raise, and what people do about them."""
+"""The alarms that rules raise, and what people do about them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import NOW, ONE, ZERO, Model, epoch_column
-
-
-class RuleRow(Model):
-    __tablename__ = "rules"
-
-    epoch: Mapped[int] = epoch_column("rules", primary_key=True)
-    id: Mapped[str] = mapped_column(primary_key=True)
-    definition: Mapped[dict[str, Any]]
-    version: Mapped[int] = mapped_column(server_default=ONE)
-    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    updated_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+from iotplatform.adapters.postgres.models.schema import NOW, ZERO, Model, epoch_column
 
 
 class AlarmRow(Model):
