@@ -141,7 +141,6 @@ async def assemble(
         parts = IntakeParts(
             connection=connection,
             publisher=resources.publisher,
-            streams=resources.streams,
             directory=directory,
             dead_letters=dead_letters,
             counters=resources.counters,

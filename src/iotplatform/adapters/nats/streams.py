@@ -46,7 +46,6 @@ class Streams:
                 "max_bytes": self._limits.dead_letters_max_bytes,
             },
         )
-
         await self._create_intake()
 
     async def _create_intake(self) -> None:
@@ -63,14 +62,6 @@ class Streams:
                 "discard": "new",
                 "sources": [{"name": subjects.MQTT_MESSAGES, "filter_subject": f"{subjects.MQTT_PREFIX}iot.>"}],
             },
-        )
-
-    async def create_intake_consumer(self, organization: Organization) -> None:
-        """What reads an organization's messages of MQTT."""
-        await self._create_consumer(
-            subjects.INTAKE,
-            subjects.intake_consumer(organization.epoch),
-            subjects.intake_subjects(organization.id),
         )
 
     async def create_organization(self, organization: Organization) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -23,7 +24,6 @@ from iotplatform.adapters.nats.publisher import Publisher, PublishRefused, Strea
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.shares import Claim, SharedReaders
-from iotplatform.adapters.nats.streams import Streams
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.dead_letter import DeadLetter
@@ -54,7 +54,6 @@ class IntakeParts(msgspec.Struct, frozen=True):
 
     connection: Connection
     publisher: Publisher
-    streams: Streams
     directory: Directory
     dead_letters: DeadLetters
     counters: Counters
@@ -110,12 +109,17 @@ class Intake:
             consumer = subjects.intake_consumer(organization.epoch)
             lanes = self._lanes[consumer] = known.get(consumer) or MqttLanes(organization, self._log)
             key = f"ingest/{organization.epoch}"
-            claims[key] = Claim(key, subjects.INTAKE, consumer, lambda lanes=lanes: self._acquire(lanes))  # type: ignore[misc]
+            claims[key] = Claim(
+                key,
+                subjects.INTAKE,
+                consumer,
+                acquire=partial(self._acquire, lanes),
+                make=partial(self.readers.consumers.create_of_intake, organization),
+            )
         self.organizations.claim(claims)
 
     async def _acquire(self, lanes: MqttLanes) -> int:
         try:
-            await self._parts.streams.create_intake_consumer(lanes.organization)
             return await lanes.acquire()
         except ApiError as error:
             raise Unavailable(str(error)) from error
