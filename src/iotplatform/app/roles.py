@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import msgspec
 
 from iotplatform.adapters.embedded import DataDirectory
-from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.controls import Controls
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
@@ -23,14 +22,17 @@ from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
+from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.app.doors import ingest_role
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
@@ -40,8 +42,7 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
-from iotplatform.roles.ingest.intake import IntakeParts
-from iotplatform.roles.ingest.role import Callout, IngestRole
+from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
@@ -92,6 +93,7 @@ async def assemble(
     verifier = Verifier(directory.public_key, directory.token_is_live)
     latest = LatestValues(resources.redis)
     hosts = allowed_hosts(settings)
+    limit_books = await _limit_books(settings, resources)
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
 
@@ -138,16 +140,8 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        parts = IntakeParts(
-            connection=connection,
-            publisher=resources.publisher,
-            directory=directory,
-            dead_letters=dead_letters,
-            counters=resources.counters,
-            metrics=metrics,
-        )
-        membership = membership_of("ingest", resources, data)
-        ingest = IngestRole(parts, verifier, membership, _callout(settings, resources, metrics))
+        admission = Admission(TokenLeases(resources.redis), limit_books, metrics)
+        ingest = ingest_role(settings, resources, data, metrics, admission, verifier)
         made.roles.append(ingest)
         made.readers.append(ingest.intake.readers)
         made.shares.append(ingest.intake.organizations)
@@ -156,6 +150,7 @@ async def assemble(
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:
         keys = await _signing_keys(settings, data, resources)
+        await set_quota_defaults(resources.database, settings.limits)
         ledger = LedgerReader(resources.database, connection, resources.counters)
         remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
         context = ManagementContext(
@@ -171,6 +166,8 @@ async def assemble(
             replayer=Replayer(connection, resources.publisher, metrics),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
+            limits=settings.limits,
+            limit_books=limit_books,
         )
         role = ManagementRole(resources.database)
         resources.changes.register(role.changed)
@@ -181,14 +178,11 @@ async def assemble(
     return made
 
 
-def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Callout | None:
-    keys, url = resources.callout, resources.urls.nats
-    if keys is None or url is None:
-        return None
-    # What only follows from a URL may be nothing that its server knows.
-    is_guess = settings.nats.url is not None and settings.nats.callout_seed is None
-    connection = Connection(url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess)
-    return Callout(keys, connection, is_open=settings.auth.mode != "required")
+async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
+    books = LimitBooks(resources.database, settings.limits)
+    await books.load()
+    resources.changes.register(books.apply)
+    return books
 
 
 def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:

@@ -16,21 +16,17 @@ import structlog
 
 from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import ApiError, JetStreamApi
-from iotplatform.adapters.nats.connection import Connection
-from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.headers import INTAKE
 from iotplatform.adapters.nats.intake_log import IntakeLog, Replaced
-from iotplatform.adapters.nats.publisher import Publisher, PublishRefused, StreamFull
+from iotplatform.adapters.nats.publisher import PublishRefused, StreamFull
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.shares import Claim, SharedReaders
-from iotplatform.adapters.postgres.directory import Directory
-from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
-from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_letter
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.roles.ingest.mqtt_lane import Blocks, MqttLanes
@@ -49,17 +45,6 @@ RETRY_AFTER_S: Final = 1.0
 OnReply = Callable[[Organization, Topic, bytes, int], Awaitable[None]]
 
 
-class IntakeParts(msgspec.Struct, frozen=True):
-    """What reading INTAKE stands on."""
-
-    connection: Connection
-    publisher: Publisher
-    directory: Directory
-    dead_letters: DeadLetters
-    counters: Counters
-    metrics: Metrics
-
-
 class Step(msgspec.Struct):
     """What is handled at once: the readings and the letters of some deliveries in a row, the last of them `upto`."""
 
@@ -74,7 +59,7 @@ class Step(msgspec.Struct):
 
 
 class Intake:
-    def __init__(self, parts: IntakeParts, membership: Membership, *, share: int = SHARE) -> None:
+    def __init__(self, parts: DoorParts, membership: Membership, *, share: int = SHARE) -> None:
         self._parts = parts
         self._membership = membership
         self._share = share
@@ -135,7 +120,7 @@ class Intake:
         lanes = self._lanes.get(reader.consumer)
         try:
             if lanes is not None:
-                for step in self._steps(lanes, deliveries):
+                for step in await self._steps(lanes, deliveries):
                     await self._take(reader, lanes, step)
                 await self.readers.acknowledge(reader, deliveries[-1])
         except Replaced as error:
@@ -150,14 +135,14 @@ class Intake:
         finally:
             await self.readers.release({reader: []})
 
-    def _steps(self, lanes: MqttLanes, deliveries: list[Delivery]) -> list[Step]:
+    async def _steps(self, lanes: MqttLanes, deliveries: list[Delivery]) -> list[Step]:
         organization = lanes.organization
         most = min(BLOCK_BYTES, self._parts.publisher.max_bytes) // 2
         steps: list[Step] = []
         for delivery in deliveries:
             if delivery.sequence <= lanes.position:
                 continue
-            readings, letter = self._read(organization, delivery)
+            readings, letter = await self._read(organization, delivery)
             if not steps or steps[-1].size + len(delivery.data) > most or len(steps[-1].readings) > BLOCK_READINGS:
                 steps.append(Step([], [], []))
             step = steps[-1]
@@ -168,7 +153,7 @@ class Intake:
                 step.letters.append(letter)
         return steps
 
-    def _read(self, organization: Organization, delivery: Delivery) -> tuple[list[Reading], DeadLetter | None]:
+    async def _read(self, organization: Organization, delivery: Delivery) -> tuple[list[Reading], DeadLetter | None]:
         topic = Topic.parse(delivery.subject)
         if delivery.stored_at < organization.created_at:
             # Of an earlier organization with this id, or of none.
@@ -179,17 +164,15 @@ class Intake:
         letter_id = f"mqtt-{delivery.sequence}"
         try:
             found = read_message(topic, delivery.data, delivery.stored_at)
+            if self._parts.admission.limited:
+                await self._parts.admission.take(organization, found.readings)
         except Rejected as error:
-            self._refused(organization, error.kind, 1)
+            self._parts.refuse(organization, error.kind)
             return [], message_letter(letter_id, topic, delivery.data, delivery.stored_at, error)
         if not found.bad:
             return found.readings, None
-        self._refused(organization, "invalid", len(found.bad))
+        self._parts.refuse(organization, "invalid", len(found.bad))
         return found.readings, bad_letter(letter_id, topic, delivery.data, delivery.stored_at, found.bad)
-
-    def _refused(self, organization: Organization, reason: str, count: int) -> None:
-        self._parts.metrics.readings_refused.add(count, reason)
-        self._parts.counters.add(organization.epoch, "refused", count)
 
     async def _take(self, reader: Reader, lanes: MqttLanes, step: Step) -> None:
         """Until everything of the step is stored: the letters first, then the block that says how far we are."""
@@ -250,5 +233,5 @@ class Intake:
                 continue
             letter = full_letter(letter_id, topic, delivery.data, delivery.stored_at)
             await self._put(organization, letter, backoff, {INTAKE: str(delivery.sequence)})
-            self._refused(organization, "intake_full", 1)
+            self._parts.refuse(organization, "intake_full")
         lanes.skip(step.upto)

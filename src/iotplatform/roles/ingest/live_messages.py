@@ -11,13 +11,11 @@ from typing import Final
 
 import structlog
 
-from iotplatform.adapters.nats.dead_letters import DeadLetters
-from iotplatform.adapters.postgres.directory import Directory
-from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
-from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.letters import bad_letter, message_letter
 from iotplatform.roles.ingest.message import Topic, read_message
@@ -31,14 +29,9 @@ MAX_ASIDE: Final = 200
 
 
 class LiveMessages:
-    def __init__(
-        self, lanes: Lanes, directory: Directory, dead_letters: DeadLetters, counters: Counters, metrics: Metrics
-    ) -> None:
+    def __init__(self, lanes: Lanes, parts: DoorParts) -> None:
         self._lanes = lanes
-        self._directory = directory
-        self._dead_letters = dead_letters
-        self._counters = counters
-        self._metrics = metrics
+        self._parts = parts
         self._aside = 0
         self._tasks = Tasks("ingest.live")
 
@@ -53,7 +46,7 @@ class LiveMessages:
         topic = Topic.parse(subject)
         if topic is None or topic.kind != "telemetry":
             return
-        organization = self._directory.known_organization(topic.organization_id)
+        organization = self._parts.directory.known_organization(topic.organization_id)
         if organization is not None:
             self._store(organization, topic, body)
         elif self._is_free():
@@ -61,44 +54,58 @@ class LiveMessages:
 
     async def _look_up(self, topic: Topic, body: bytes) -> None:
         try:
-            organization = await self._directory.organization(topic.organization_id)
+            organization = await self._parts.directory.organization(topic.organization_id)
         except Unavailable:
             organization = None
         finally:
             self._aside -= 1
         if organization is None:
-            self._metrics.readings_refused.add(1, "not_found")
+            self._parts.metrics.readings_refused.add(1, "not_found")
         else:
             self._store(organization, topic, body)
 
     def _store(self, organization: Organization, topic: Topic, body: bytes) -> None:
         arrived_at = now_us()
+        try:
+            found = read_message(topic, body, arrived_at)
+        except Rejected as error:
+            self._parts.refuse(organization, error.kind)
+            self._put(organization, message_letter(_letter_id(), topic, body, arrived_at, error))
+            return
+        if found.bad:
+            self._parts.refuse(organization, "invalid", len(found.bad))
+            self._put(organization, bad_letter(_letter_id(), topic, body, arrived_at, found.bad))
+        if not found.readings:
+            return
+        if not self._parts.admission.limited:
+            self._submit(organization, found.readings, arrived_at)
+        elif self._is_free():
+            self._tasks.spawn(self._admit(organization, found.readings, arrived_at), "admit")
 
+    def _submit(self, organization: Organization, readings: list[Reading], arrived_at: int) -> None:
         def stored(error: PlatformError | None) -> None:
             if error is not None:
                 self._refused(organization, error)
 
         try:
-            found = read_message(topic, body, arrived_at)
-            if found.readings:
-                # A message is of one device, so all of it is for one partition. The subjects of source `mqtt` are for
-                # what comes out of INTAKE: who writes there has to know what the last message is.
-                self._lanes.submit(organization, "http", found.readings, arrived_at, stored)
-        except Rejected as error:
+            # A message is of one device, so all of it is for one partition. The subjects of source `mqtt` are for what
+            # comes out of INTAKE: who writes there has to know what the last message is.
+            self._lanes.submit(organization, "http", readings, arrived_at, stored)
+        except PlatformError as error:
             self._refused(organization, error)
-            self._put(organization, message_letter(_letter_id(), topic, body, arrived_at, error))
+
+    async def _admit(self, organization: Organization, readings: list[Reading], arrived_at: int) -> None:
+        try:
+            await self._parts.admission.take(organization, readings)
         except PlatformError as error:
             self._refused(organization, error)
         else:
-            if found.bad:
-                self._metrics.readings_refused.add(len(found.bad), "invalid")
-                self._counters.add(organization.epoch, "refused", len(found.bad))
-                self._put(organization, bad_letter(_letter_id(), topic, body, arrived_at, found.bad))
+            self._submit(organization, readings, arrived_at)
+        finally:
+            self._aside -= 1
 
     def _refused(self, organization: Organization, error: PlatformError) -> None:
-        reason = error.kind if isinstance(error, Rejected) else "unavailable"
-        self._metrics.readings_refused.add(1, reason)
-        self._counters.add(organization.epoch, "refused", 1)
+        self._parts.refuse(organization, error.kind if isinstance(error, Rejected) else "unavailable")
 
     def _is_free(self) -> bool:
         """Whether something may be done aside; then it is counted as begun."""
@@ -113,7 +120,7 @@ class LiveMessages:
 
     async def _send(self, organization: Organization, letter: DeadLetter) -> None:
         try:
-            await self._dead_letters.put(organization.id, organization.epoch, "ingest", letter)
+            await self._parts.dead_letters.put(organization.id, organization.epoch, "ingest", letter)
         except Unavailable as failure:
             log.warning("ingest.letter_lost", organization=organization.id, detail=failure.detail)
         finally:

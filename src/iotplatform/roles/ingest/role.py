@@ -11,8 +11,9 @@ from iotplatform.adapters.nats.callout_keys import CalloutKeys
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.device_messages import DeviceMessages
 from iotplatform.adapters.tokens.verifier import Verifier
-from iotplatform.roles.ingest.admission import Admission
-from iotplatform.roles.ingest.intake import Intake, IntakeParts
+from iotplatform.roles.ingest.door_parts import DoorParts
+from iotplatform.roles.ingest.entrance import Entrance
+from iotplatform.roles.ingest.intake import Intake
 from iotplatform.roles.ingest.lane import LaneLimits
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.live_messages import LiveMessages
@@ -36,26 +37,32 @@ class IngestRole:
     name = "ingest"
 
     def __init__(
-        self, parts: IntakeParts, verifier: Verifier, membership: Membership, callout: Callout | None = None
+        self, parts: DoorParts, verifier: Verifier, membership: Membership, callout: Callout | None = None
     ) -> None:
         self._membership = membership
         self._callout_connection = callout.connection if callout else None
         self._callout = (
-            AuthCallout(callout.keys, callout.connection, Admission(verifier.verify, is_open=callout.is_open).decide)
+            AuthCallout(callout.keys, callout.connection, Entrance(verifier.verify, is_open=callout.is_open).decide)
             if callout
             else None
         )
         self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits())
-        self.endpoint = IngestEndpoint(self._lanes, parts.directory, verifier, parts.counters, parts.metrics)
+        # For every door: what is not admitted goes into no lane.
+        self.admission = parts.admission
+        self.endpoint = IngestEndpoint(
+            self._lanes, parts.admission, parts.directory, verifier, parts.counters, parts.metrics
+        )
         self.intake = Intake(parts, membership)
         self._messages = DeviceMessages(parts.connection)
-        self._live = LiveMessages(self._lanes, parts.directory, parts.dead_letters, parts.counters, parts.metrics)
+        self._live = LiveMessages(self._lanes, parts)
         self._tasks = Tasks(self.name)
 
     async def start(self) -> None:
+        self.admission.start()
         self._lanes.start()
         await self._messages.on_live(self._live.take)
         self._tasks.start(self._lanes.wait(), "lanes")
+        self._tasks.start(self.admission.wait(), "limits")
         self._tasks.start(self._live.wait(), "live")
         # The door for HTTP needs no other process of the role: it does not wait for a PostgreSQL that is away.
         self._tasks.start(self._share(), "intake")
@@ -82,4 +89,5 @@ class IngestRole:
         await self.intake.stop()
         await self._live.stop()
         await self._lanes.drain(DRAIN_S)
+        await self.admission.stop()
         await self._membership.leave()
