@@ -5,6 +5,8 @@ from __future__ import annotations
 from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.postgres.limits import LimitBooks
+from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.members import membership_of
 from iotplatform.app.resources import Resources
@@ -20,13 +22,13 @@ def ingest_role(
     resources: Resources,
     data: DataDirectory,
     metrics: Metrics,
-    admission: Admission,
+    limit_books: LimitBooks,
     verifier: Verifier,
 ) -> IngestRole:
     parts = DoorParts(
         connection=resources.connection,
         publisher=resources.publisher,
-        admission=admission,
+        admission=Admission(TokenLeases(resources.redis), limit_books, metrics),
         directory=resources.directory,
         dead_letters=DeadLetters(resources.connection, resources.publisher),
         counters=resources.counters,

@@ -28,7 +28,6 @@ from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.latest import LatestValues
-from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
@@ -42,7 +41,6 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
-from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
@@ -140,8 +138,7 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        admission = Admission(TokenLeases(resources.redis), limit_books, metrics)
-        ingest = ingest_role(settings, resources, data, metrics, admission, verifier)
+        ingest = ingest_role(settings, resources, data, metrics, limit_books, verifier)
         made.roles.append(ingest)
         made.readers.append(ingest.intake.readers)
         made.shares.append(ingest.intake.organizations)
