@@ -179,6 +179,7 @@ NOT_AUDITED = {
     "alarm_events": "what was done to alarms, by whom: an audit of its own",
     "checkpoints": "",
     "deliveries": "made by notification",
+    "device_removals": "the work left by a deletion that has its entry",
     "gaps": "",
     "lanes": "",
     "members": "",
