@@ -44,7 +44,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     replayer: Replayer
     default_rule: Callable[[str], Rule]
     delete_organization: Callable[[Organization, Check], Awaitable[bool]]
-    delete_device: Callable[[Organization, str, Check], Awaitable[bool]]
+    delete_device: Callable[[Organization, str, Check, str], Awaitable[bool]]
     limits: Limits
     limit_books: LimitBooks
 
