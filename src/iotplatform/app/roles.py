@@ -40,6 +40,7 @@ from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.ingest.role import IngestRole
+from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
@@ -156,6 +157,7 @@ async def assemble(
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
+            backtests=Backtests(resources.database.url),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
         )

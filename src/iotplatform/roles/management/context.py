@@ -21,6 +21,7 @@ from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.errors import Rejected
+from iotplatform.roles.management.backtests import Backtests
 
 
 class ManagementContext(msgspec.Struct, frozen=True):
@@ -39,6 +40,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     dead_letters: DeadLetters
     controls: Controls
     replayer: Replayer
+    backtests: Backtests
     default_rule: Callable[[str], Rule]
     delete_organization: Callable[[Organization, Check], Awaitable[bool]]
 

@@ -29,6 +29,7 @@ from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
+from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
 
@@ -143,6 +144,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         directory=directory,
         tokens=DeviceTokens(keys),
         verifier=Verifier(directory.public_key, directory.token_is_live),
+        backtests=Backtests(database.url),
         default_rule=default_rule,
         delete_organization=delete_organization,
         **parts,
