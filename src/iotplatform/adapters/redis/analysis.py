@@ -8,7 +8,7 @@ token into its head; a commit carries the token, so one that was thought dead ca
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -43,8 +43,10 @@ for i = 5, 3 + 2 * states, 2 do
   end
 end
 for i = 5 + 2 * states, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
-redis.call('HSET', KEYS[1], 'position', ARGV[3], 'tries', 1)
-redis.call('HDEL', KEYS[1], 'suspect', 'suspect_tries')
+if ARGV[2] ~= ARGV[3] then
+  redis.call('HSET', KEYS[1], 'position', ARGV[3], 'tries', 1)
+  redis.call('HDEL', KEYS[1], 'suspect', 'suspect_tries')
+end
 return 'ok'
 """)
 
@@ -94,6 +96,7 @@ if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'position', ARGV[2], 'tries', 
 return 'ok'
 """)
 _STATES_PER_CALL: Final = 2_000
+SCANNED_AT_ONCE: Final = 500
 
 
 class Fenced(PlatformError):
@@ -112,7 +115,10 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """One partition's effects of the blocks between two positions. An empty state removes the series."""
+    """One partition's effects of the blocks between two positions. An empty state removes the series.
+
+    Where both are the same it was no block: time has passed, or a rule has changed. That says nothing of the tries.
+    """
 
     hold: Hold
     before: int
@@ -176,6 +182,19 @@ class AnalysisStore:
                 arguments += (series, state)
             if await self._redis.call(_RESTORE, keys, arguments) != b"ok":
                 raise _fenced(hold, "fenced")
+
+    async def scan(self, hold: Hold, prefix: str = "") -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Every series of the partition with its packed state, piece by piece; those that change meanwhile, perhaps.
+
+        `prefix` is that of the series' keys, and must hold no character that a pattern knows.
+        """
+        key = _key(hold.epoch, hold.partition, "state")
+        async for piece in self._redis.scan_hash(key, f"{prefix}*" if prefix else None, SCANNED_AT_ONCE):
+            yield piece
+
+    async def series_of(self, hold: Hold, device_id: str) -> list[bytes]:
+        """The series of a device of which anything is remembered."""
+        return [key async for piece in self.scan(hold, f"{device_id}\x00") for key, _ in piece]
 
     async def load(self, wanted: Sequence[tuple[Hold, Sequence[bytes]]]) -> list[list[bytes | None]]:
         """The packed states of series, in the order asked for."""

@@ -41,6 +41,7 @@ from iotplatform.roles.management.devices import (
     read_device,
 )
 from iotplatform.roles.management.ledger import read_ledger
+from iotplatform.roles.management.limits import put_device_limits, put_limits, read_device_limits, read_limits
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
@@ -149,6 +150,10 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_ledger,
         list_dead_letters,
         replay_dead_letters,
+        read_limits,
+        put_limits,
+        read_device_limits,
+        put_device_limits,
         list_audit,
         list_platform_audit,
         read_keys,

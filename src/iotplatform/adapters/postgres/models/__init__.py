@@ -6,9 +6,10 @@ from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
+from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
-from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
+from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
@@ -27,16 +28,20 @@ __all__ = [
     "ChannelRow",
     "CheckpointRow",
     "DeliveryRow",
+    "DeviceLimitsRow",
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "IngestionRow",
     "LaneRow",
+    "LimitsRow",
     "MaintenanceWindowRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
     "PositionRow",
+    "QuotaDefaultRow",
     "ReadingRow",
     "RemovalRow",
     "RulePackOrganizationRow",
