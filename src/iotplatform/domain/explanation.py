@@ -1,4 +1,4 @@
-"""Why a rule is raised for a series, or isn't: in words, from what the engine remembers and the readings it saw last."""
+"""Why a rule is raised for a series, or isn't: in words, from what the engine remembers and what it saw last."""
 
 from __future__ import annotations
 
@@ -108,11 +108,10 @@ def _raised(rule: Rule, state: RuleState) -> str:
 def _clearing(rule: Rule, state: RuleState) -> str:
     if rule.latched:
         return "It is latched: only a hand clears it."
-    needed = f"{rule.clear_after} good readings in a row clear it" if rule.clear_after > 1 else "A good reading clears it"
-    if isinstance(rule.condition, NoData):
-        return f"{needed}, whatever their values." if rule.clear_after > 1 else f"{needed}, whatever its value."
-    so_far = f", {state.good} so far" if rule.clear_after > 1 else ""
-    return f"{needed}{so_far}; good is what is {_good(rule)}."
+    good = "any reading is good" if isinstance(rule.condition, NoData) else f"good is what is {_good(rule)}"
+    if rule.clear_after == 1:
+        return f"A good reading clears it; {good}."
+    return f"{rule.clear_after} good readings in a row clear it, {state.good} so far; {good}."
 
 
 def _good(rule: Rule) -> str:
@@ -125,8 +124,9 @@ def _good(rule: Rule) -> str:
 def _counting(rule: Rule, state: RuleState) -> str:
     first, last = state.evidence[0], state.evidence[-1]
     if isinstance(rule.condition, MOfN):
-        least, most = rule.condition.m, rule.condition.n
-        return f"Not raised: of the last {most} readings {state.streak} breached ({rule.condition}), and it takes {least}."
+        condition = rule.condition
+        breached = f"of the last {condition.n} readings {state.streak} breached ({condition})"
+        return f"Not raised: {breached}, and it takes {condition.m}."
     row = "breach" if state.streak == 1 else "breaches in a row"
     text = f"Not raised: {state.streak} {row} ({rule.condition}) since {format_timestamp(first[0])}"
     if state.streak < rule.raise_after:
@@ -158,6 +158,6 @@ def _quiet(rule: Rule, readings: Sequence[JudgedReading]) -> str:
         case "late":
             return f"Not raised: the last reading, {when}, is older than another one, and the rule ignores such."
         case "breach":
-            return f"Not raised: the last reading, {when}, breaches ({rule.condition}), but counts were begun anew since."
+            return f"Not raised: the last reading, {when}, breaches ({rule.condition}), and counts began anew after it."
         case _:
             return f"Not raised: the last reading, {float(last.value):g} {when}, is no breach ({rule.condition})."

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from iotplatform.adapters.redis.analysis import partition_key
+from iotplatform.adapters.redis.analysis import key_of
 from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.domain.evaluation import RuleState
 
@@ -28,8 +28,9 @@ class AnalysisView:
             Unavailable: Redis is away.
         """
         keys = [f"{device_id}\x00{sensor}".encode() for sensor in sensors]
-        head, packed = await self._redis.multi_get(
-            [(partition_key(epoch, partition, "head"), [b"position"]), (partition_key(epoch, partition, "state"), keys)]
-        )
+        asked = [(key_of(epoch, partition, "head"), [b"position"])]
+        if keys:
+            asked.append((key_of(epoch, partition, "state"), keys))
+        head, *states = await self._redis.multi_get(asked)
         position = None if head[0] is None else int(head[0])
-        return position, [_decoder.decode(state) if state else {} for state in packed]
+        return position, [_decoder.decode(packed) if packed else {} for found in states for packed in found]

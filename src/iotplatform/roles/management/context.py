@@ -14,6 +14,7 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check
+from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.verifier import Verifier
@@ -42,6 +43,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     dead_letters: DeadLetters
     controls: Controls
     replayer: Replayer
+    analysis: AnalysisView
     backtests: Backtests
     default_rule: Callable[[str], Rule]
     delete_organization: Callable[[Organization, Check], Awaitable[bool]]

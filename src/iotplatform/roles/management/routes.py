@@ -58,6 +58,7 @@ from iotplatform.roles.management.pack_applications import (
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
 from iotplatform.roles.management.rule_backtests import backtest_rule, backtest_unsaved_rule
+from iotplatform.roles.management.rule_explanations import explain_rule
 from iotplatform.roles.management.rule_packs import (
     create_pack,
     delete_pack,
@@ -120,6 +121,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_rule_version,
         backtest_rule,
         backtest_unsaved_rule,
+        explain_rule,
         list_packs,
         create_pack,
         read_pack,

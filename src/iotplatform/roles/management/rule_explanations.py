@@ -19,6 +19,7 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule
 from iotplatform.domain.timestamps import format_timestamp
+from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.access import READ
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, decode_cursor, page
@@ -28,8 +29,9 @@ from iotplatform.roles.management.rule_bodies import RuleAnswer, answer
 from iotplatform.roles.management.rules import find_rule
 
 READINGS: Final = 20
+_REBUILDING: Final = "Nobody knows: what analysis remembers is just being made or rebuilt. Ask again in a moment."
 
-DeviceId = Annotated[str, QueryParameter(description="the device that is asked about")]
+DeviceId = Annotated[str | None, QueryParameter(description="the device that is asked about; required")]
 Sensors = Annotated[list[str] | None, QueryParameter(name="sensor", description="only these sensors; repeatable")]
 
 
@@ -70,12 +72,15 @@ async def explain_rule(
     rule: FromPath[str],
     context: NamedDependency[ManagementContext],
     *,
-    device_id: DeviceId,
+    device_id: DeviceId = None,
     sensors: Sensors = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Explanation:
     """For each series of the device what the rule remembers of it, the readings it saw last, and what follows."""
+    if device_id is None:
+        fault = Fault("is required: say which device it is about", field="device_id")
+        raise Rejected("invalid", "the query is not valid", faults=(fault,))
     [device] = check_device_ids([device_id])
     wanted = list(check_sensors(sensors))
     after = decode_cursor(cursor, BY_ID) or ""
@@ -117,7 +122,7 @@ def _series(
     if reason is not None:
         condition, why = "unwatched", f"Not raised: {reason}."
     elif position is None and series.readings:
-        condition, why = "unknown", "Analysis has lost its state, or has just begun: it is being rebuilt. Ask again soon."
+        condition, why = "unknown", _REBUILDING
     else:
         why = explanation.explain(rule, state, judged)
     is_told = condition not in {"unwatched", "unknown"} and not explanation.is_stale(rule, state)
