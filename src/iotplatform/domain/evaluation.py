@@ -175,7 +175,9 @@ def without_counts(state: RuleState) -> RuleState:
 
 def cleared_by_hand(state: RuleState) -> RuleState:
     """Readings that still breach start the count anew; a silent series has to be heard again."""
-    return RuleState(mark=state.mark, last=state.last) if state.last is not None else INITIAL
+    if state.last is None and not state.seen_at:
+        return INITIAL
+    return RuleState(mark=state.mark, last=state.last)
 
 
 def evaluate_many(

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
+from iotplatform.domain.presence import NEVER, Presence
 from iotplatform.domain.timestamps import to_microseconds
 
 # Longer than it takes until one that is away is missed by everybody.
@@ -32,16 +31,6 @@ _LOOK: Final = f"""
 SELECT min(since) FILTER (WHERE until > latest - interval '{AWAY_AFTER}') AS since, max(until) AS until
 FROM ingestion, (SELECT max(until) AS latest FROM ingestion) AS newest
 """  # noqa: S608
-
-
-class Presence(msgspec.Struct, frozen=True):
-    """Microseconds."""
-
-    since: int
-    until: int
-
-
-NEVER: Final = Presence(0, 0)
 
 
 class IngestionRoll:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from iotplatform.domain.alarm import RuleNames, Transition, alarm_id
 from iotplatform.domain.control import ClearAlarm, ForgetDevice
 from iotplatform.domain.evaluation import INITIAL, RuleState, Watch, cleared_by_hand, elapse, evaluate, silent_at
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.presence import ALWAYS, Presence
 from iotplatform.domain.reading import Reading
 from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, Piece
+from iotplatform.roles.analysis.outcome import Breach, Outcome
 from iotplatform.roles.analysis.rule_index import RuleIndex, Watches
 from iotplatform.roles.analysis.silences import Silences
 from iotplatform.roles.analysis.states import SeriesStates, device_prefix, pack_states, series_key, series_of
@@ -28,29 +28,11 @@ from iotplatform.runtime.pace import Pace
 NO_READING = -1
 
 
-class Breach(msgspec.Struct, frozen=True):
-    """A breach that counted, for the log."""
-
-    device_id: str
-    sensor: str
-    rule_id: str
-    value: float
-    streak: int
-
-
-class Outcome(msgspec.Struct):
-    """`states` holds the packed state of each series that changed, empty for one that is back at the beginning."""
-
-    states: dict[bytes, bytes] = msgspec.field(default_factory=dict)
-    transitions: list[Transition] = msgspec.field(default_factory=list)
-    breaches: list[Breach] = msgspec.field(default_factory=list)
-
-
 class Evaluation:
     """A partition's blocks through the engine in stream order, in slices of any size.
 
-    `states` holds every wanted series and is changed in place. `silences` are the partition's, and `present_since` is
-    when the platform was last away for readings to arrive; what has happened up to `position` is done with.
+    `states` holds every wanted series and is changed in place. `silences` are the partition's, and count only in the
+    platform's `presence`; what has happened up to `position` is done with.
     """
 
     def __init__(
@@ -60,14 +42,14 @@ class Evaluation:
         states: dict[bytes, SeriesStates],
         silences: Silences | None = None,
         *,
-        present_since: int = 0,
+        presence: Presence = ALWAYS,
         position: int = 0,
     ) -> None:
         self._organization = organization
         self._index = index
         self._states = states
         self._silences = Silences() if silences is None else silences
-        self._present_since = present_since
+        self._presence = presence
         self._changed: set[bytes] = set()
         # Of the reading that is being evaluated.
         self._position = position
@@ -78,7 +60,7 @@ class Evaluation:
     def feed(self, block: DecodedBlock, first: int = 0, end: int | None = None) -> None:
         """The readings from number `first` to before number `end`."""
         if first == 0 and self._index.has_silences:
-            self.pass_time(block.stored_at)
+            self.pass_time(self._presence.clock(block.stored_at))
         self._position = block.position
         matching, states, changed = self._index.matching, self._states, self._changed
         for number, reading in enumerate(block.readings[first:end], first):
@@ -105,11 +87,11 @@ class Evaluation:
             if watch is None or rule_id not in series:
                 continue
             before = series[rule_id]
-            due_at = silent_at(watch, before, self._present_since)
+            due_at = silent_at(watch, before, self._presence.since)
             if due_at is None or before.mark != watch.mark:
                 continue
             self._device_id, self._sensor = series_of(key)
-            after, step = elapse(watch, before, now, self._present_since, self._identify)
+            after, step = elapse(watch, before, now, self._presence.since, self._identify)
             if step == "raised":
                 place = Place(self._device_id, self._sensor, self._position, now)
                 self.outcome.transitions.append(raised_by_silence(self._organization, watch, after, place, due_at))
@@ -173,9 +155,9 @@ class Evaluation:
                 before = self._with_changed_rule(block, watch, before)
                 series[watch.id] = before
                 changed = True
-            after, step = evaluate(watch, before, value, reading.at, block.stored_at, self._identify)
             if watch.after_us and (key, watch.id) not in self._silences:
-                self._silences.put(key, watch.id, block.stored_at + watch.after_us)
+                before = self._listen(block, watch, key, series, before)
+            after, step = evaluate(watch, before, value, reading.at, block.stored_at, self._identify)
             if after is before:
                 continue
             series[watch.id] = after
@@ -183,6 +165,23 @@ class Evaluation:
             if step:
                 self._tell(block, reading, watch, before, after)
         return changed
+
+    def _listen(
+        self, block: DecodedBlock, watch: Watch, key: bytes, series: SeriesStates, before: RuleState
+    ) -> RuleState:
+        """To a series that is new here. It may be one that others have heard: then the silence ends with this block."""
+        self._silences.put(key, watch.id, block.stored_at + watch.after_us)
+        due_at = silent_at(watch, before, self._presence.since)
+        now = self._presence.clock(block.stored_at)
+        if due_at is None or now < due_at:
+            return before
+        number, self._number = self._number, NO_READING
+        after, _ = elapse(watch, before, now, self._presence.since, self._identify)
+        self._number = number
+        place = Place(self._device_id, self._sensor, block.position, block.arrived_at)
+        self.outcome.transitions.append(raised_by_silence(self._organization, watch, after, place, due_at))
+        series[watch.id] = after
+        return after
 
     def _tell(self, block: DecodedBlock, reading: Reading, watch: Watch, before: RuleState, after: RuleState) -> None:
         """Of a breach that counts, or of an alarm that is raised or cleared by a reading."""

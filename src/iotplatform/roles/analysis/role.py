@@ -86,6 +86,7 @@ class AnalysisRole:
 
     async def start(self) -> None:
         await self.readers.start()
+        await self._tending.look_for_presence()
         await self._membership.join()
         self._tasks.start(self._membership.run(), "membership")
         self._directory.on_organizations(self._follow)

@@ -24,7 +24,7 @@ class Rules:
         tags = await self._directory.device_tags(epoch) if by_tag else NO_TAGS
         index = self._indexes.get(epoch)
         if index is None or index.rules is not rules or index.tags is not tags:
-            index = self._indexes[epoch] = RuleIndex(rules, tags)
+            index = self._indexes[epoch] = RuleIndex(rules, tags, index)
         return index
 
     @property

@@ -57,14 +57,18 @@ class Tending:
         self._readers = readers
         self._tended: set[Reader] = set()
 
+    async def look_for_presence(self) -> None:
+        """Before the first block, and from then on as long as it matters."""
+        await self._upkeep.look_for_presence()
+        self._bench.presence = self._upkeep.presence
+
     async def run(self, find: Find, guarded: Guarded, tasks: Tasks) -> None:
         """Until cancelled. `find` tells of which partition a reader is, and what we hold of it."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             readers = [reader for reader in self._readers if reader not in self._tended]
             if self._rules.have_silences:
-                await self._upkeep.look_for_presence()
-                self._bench.present_since = self._upkeep.presence.since
+                await self.look_for_presence()
             for reader in readers:
                 found = find(reader)
                 if found is not None and await self._upkeep.is_needed(*found):
@@ -118,7 +122,7 @@ class Tending:
             wanted.index,
             wanted.states,
             held.silences,
-            present_since=self._upkeep.presence.since,
+            presence=self._upkeep.presence,
             position=held.position,
         )
         now = now_us()

@@ -17,9 +17,10 @@ from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.nats.kept_stream import KeptStream
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
-from iotplatform.adapters.postgres.ingestion import NEVER, IngestionRoll, Presence
+from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.domain.identifiers import partition_of
+from iotplatform.domain.presence import NEVER, Presence
 from iotplatform.errors import Unavailable
 from iotplatform.roles.analysis.holding import Held
 from iotplatform.roles.analysis.outdated import why_outdated
@@ -87,7 +88,7 @@ class Upkeep:
         if held.compared_with is index:
             return
         async with self._scanning:
-            known: set[bytes] = set()
+            known: set[tuple[bytes, str]] = set()
             pace = Pace()
             async for piece in self._store.scan(held.hold):
                 for key, packed in piece:
@@ -114,17 +115,21 @@ class Upkeep:
             raise Unavailable(str(error)) from error
         return until if caught_up else 0
 
-    def _compare_series(self, held: Held, index: RuleIndex, key: bytes, packed: bytes, known: set[bytes]) -> None:
+    def _compare_series(
+        self, held: Held, index: RuleIndex, key: bytes, packed: bytes, known: set[tuple[bytes, str]]
+    ) -> None:
         device_id, sensor = series_of(key)
         for rule_id, state in unpack_states(packed).items():
             if why_outdated(index, device_id, sensor, rule_id, state) is not None:
                 held.outdated.add(key)
             elif index.has_silences and (watch := index.watches.get(rule_id)) and watch.after_us:
-                known.add(key)
+                known.add((key, rule_id))
                 if state.seen_at:
                     held.silences.put(key, rule_id, state.seen_at + watch.after_us)
 
-    async def _find_unwatched(self, partition: Partition, held: Held, index: RuleIndex, known: set[bytes]) -> None:
+    async def _find_unwatched(
+        self, partition: Partition, held: Held, index: RuleIndex, known: set[tuple[bytes, str]]
+    ) -> None:
         """Series that were heard before there was the rule: their silence counts from now on."""
         organization = partition.organization
         pace = Pace()
@@ -132,7 +137,7 @@ class Upkeep:
             await pace.done(1)
             if partition_of(device_id, organization.partitions) != partition.number:
                 continue
-            if any(watch.after_us for watch in index.matching(device_id, sensor)):
-                key = series_key(device_id, sensor)
-                if key not in known:
-                    held.unwatched.add(key)
+            listening = [watch for watch in index.matching(device_id, sensor) if watch.after_us]
+            key = series_key(device_id, sensor)
+            if any((key, watch.id) not in known for watch in listening):
+                held.unwatched.add(key)

@@ -14,12 +14,14 @@ from iotplatform.adapters.redis.analysis import AnalysisStore, Commit
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.alarm import encode_transition
 from iotplatform.domain.control import ForgetDevice, UnreadableControl, decode_control
+from iotplatform.domain.presence import NEVER, Presence
 from iotplatform.domain.reading import UnreadableBlock, decode_block
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, Piece, wanted_series
-from iotplatform.roles.analysis.evaluator import Evaluation, Outcome, evaluate_in_slices
+from iotplatform.roles.analysis.evaluator import Evaluation, evaluate_in_slices
 from iotplatform.roles.analysis.holding import Held, Holdings
+from iotplatform.roles.analysis.outcome import Outcome
 from iotplatform.roles.analysis.publishing import TransitionPublisher
 from iotplatform.roles.analysis.report import report
 from iotplatform.roles.analysis.rule_index import RuleIndex
@@ -54,8 +56,7 @@ class Workbench:
         self._counters = counters
         self._metrics = metrics
         self._holdings = holdings
-        # When the platform was last away for readings to arrive, see `presence.py`.
-        self.present_since = 0
+        self.presence: Presence = NEVER
         self._pace = Pace()
 
     async def begin(self, reader: Reader, partition: Partition, held: Held, last: Delivery) -> Work:
@@ -114,7 +115,7 @@ class Workbench:
             part.index,
             part.states,
             part.held.silences,
-            present_since=self.present_since,
+            presence=self.presence,
             position=part.held.position,
         )
         part.outcome = await evaluate_in_slices(evaluation, part.pieces, self._pace)

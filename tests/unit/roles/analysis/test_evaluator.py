@@ -13,6 +13,7 @@ from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, alarm_id, transi
 from iotplatform.domain.conditions import NoData
 from iotplatform.domain.control import ClearAlarm, ForgetDevice
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.presence import ALWAYS, Presence
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, wanted_series
@@ -38,10 +39,11 @@ def block(position, *values, device="m", sensor="temp1", first_at=0):
 class Partition:
     """States between calls live where Redis would have them: packed."""
 
-    def __init__(self, *rules):
+    def __init__(self, *rules, presence=ALWAYS):
         self.stored = {}
         self.silences = Silences()
         self.position = 0
+        self.presence = presence
         self.index = RuleIndex(list(rules))
 
     def feed(self, *blocks):
@@ -55,7 +57,9 @@ class Partition:
             )
         }
         states = {key: unpack_states(self.stored.get(key)) for key in wanted}
-        evaluation = Evaluation(ORGANIZATION, self.index, states, self.silences, position=self.position)
+        evaluation = Evaluation(
+            ORGANIZATION, self.index, states, self.silences, presence=self.presence, position=self.position
+        )
         outcome = evaluate_blocks(evaluation, blocks)
         self.position = blocks[-1].position if blocks else self.position
         for key, packed in outcome.states.items():
@@ -378,3 +382,27 @@ def test_redelivering_any_suffix_changes_nothing(some_rules, contents, data):
         for transition in outcome.transitions:
             told[transition_id(transition)] = transition
     assert list(told.values()) == whole
+
+
+@pytest.mark.parametrize(
+    ("presence", "expected"),
+    [
+        (Presence(0, 200), [("raised", "m", 1)]),
+        (Presence(0, 111), [("raised", "m", 1)]),  # a moment ago it was there
+        (Presence(0, 105), []),  # and what came in between, nobody knows
+        (Presence(101, 200), []),  # it was away, and ten seconds have not passed since
+        (Presence(100, 200), [("raised", "m", 1)]),
+    ],
+)
+def test_silence_counts_only_while_somebody_could_hear(presence, expected):
+    in_microseconds = Presence(presence.since * S, presence.until * S)
+    partition = Partition(silent(), presence=in_microseconds)
+    partition.feed(stored(1, 99, 1.0))
+    assert raised_and_cleared(partition.feed(stored(2, 110, 1.0, device="n"))) == expected
+
+
+def test_a_silence_that_ends_with_the_first_block_after_a_take_over_is_told():
+    partition = Partition(silent())
+    partition.feed(stored(1, 100, 1.0))
+    partition.silences = Silences()
+    assert raised_and_cleared(partition.feed(stored(2, 115, 1.0))) == [("raised", "m", 2), ("cleared", "m", 2)]

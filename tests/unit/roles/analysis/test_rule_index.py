@@ -83,5 +83,5 @@ def test_what_is_remembered_is_bounded(monkeypatch):
         assert ids(index, f"temp{number}", "n") == ["a", "b"]
         assert ids(index, f"door{number}") == []
         assert len(index._by_sensor) <= 10
-        assert len(index._by_series) <= 10
+        assert len(index._by_named["n"]) <= 10
     assert ids(index, "temp0") == ["a"]
