@@ -35,6 +35,7 @@ from iotplatform.roles.management.deliveries import list_deliveries
 from iotplatform.roles.management.devices import (
     create_device,
     create_device_of,
+    delete_device,
     list_devices,
     patch_device,
     put_device,
@@ -109,6 +110,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_device,
         put_device,
         patch_device,
+        delete_device,
         create_token,
         revoke_token,
         list_rules,
