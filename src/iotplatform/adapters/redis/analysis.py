@@ -135,7 +135,9 @@ class AnalysisStore:
         """Take hold. `counted` by whoever did not have the partition before, see `domain.caution`."""
         token = secrets.token_hex(16)
         position, holders, suspect, suspect_tries, outbox = await self._redis.call(
-            _ACQUIRE, [_key(epoch, partition, "head"), _key(epoch, partition, "outbox")], [token, int(counted)]
+            _ACQUIRE,
+            [key_of(epoch, partition, "head"), key_of(epoch, partition, "outbox")],
+            [token, int(counted)],
         )
         tries = Tries(holders, int(suspect), int(suspect_tries))
         return Hold(epoch, partition, token, int(position) if position else None, outbox, tries)
@@ -171,7 +173,7 @@ class AnalysisStore:
             Fenced: somebody else has acquired the partition, or it was lost again.
             Unavailable: Redis is away.
         """
-        keys = [_key(hold.epoch, hold.partition, part) for part in ("head", "state", "outbox")]
+        keys = [key_of(hold.epoch, hold.partition, part) for part in ("head", "state", "outbox")]
         fields = list(states.items())
         starts = range(0, max(1, len(fields)), _STATES_PER_CALL)
         for start in starts:
@@ -188,7 +190,7 @@ class AnalysisStore:
 
         `prefix` is that of the series' keys, and must hold no character that a pattern knows.
         """
-        key = _key(hold.epoch, hold.partition, "state")
+        key = key_of(hold.epoch, hold.partition, "state")
         async for piece in self._redis.scan_hash(key, f"{prefix}*" if prefix else None, SCANNED_AT_ONCE):
             yield piece
 
@@ -198,7 +200,9 @@ class AnalysisStore:
 
     async def load(self, wanted: Sequence[tuple[Hold, Sequence[bytes]]]) -> list[list[bytes | None]]:
         """The packed states of series, in the order asked for."""
-        return await self._redis.multi_get([(_key(hold.epoch, hold.partition, "state"), keys) for hold, keys in wanted])
+        return await self._redis.multi_get(
+            [(key_of(hold.epoch, hold.partition, "state"), keys) for hold, keys in wanted]
+        )
 
     async def commit(self, commits: Sequence[Commit]) -> list[BaseException | None]:
         """All partitions in one round trip; each one succeeds, is Fenced or fails by itself.
@@ -215,7 +219,10 @@ class AnalysisStore:
             [
                 (
                     _CLEAR_OUTBOX,
-                    [_key(hold.epoch, hold.partition, "head"), _key(hold.epoch, hold.partition, "outbox")],
+                    [
+                        key_of(hold.epoch, hold.partition, "head"),
+                        key_of(hold.epoch, hold.partition, "outbox"),
+                    ],
                     [hold.token],
                 )
                 for hold in holds
@@ -229,7 +236,7 @@ def _call(commit: Commit) -> Call:
     for series, state in commit.states.items():
         arguments += (series, state)
     arguments += commit.transitions
-    return _COMMIT, [_key(hold.epoch, hold.partition, part) for part in ("head", "state", "outbox")], arguments
+    return _COMMIT, [key_of(hold.epoch, hold.partition, part) for part in ("head", "state", "outbox")], arguments
 
 
 def _verdict(result: object, hold: Hold) -> BaseException | None:
@@ -243,8 +250,8 @@ def _fenced(hold: Hold, verdict: object) -> Fenced:
 
 
 def _on_head(script: Script, hold: Hold, *arguments: int) -> Call:
-    return script, [_key(hold.epoch, hold.partition, "head")], [hold.token, *arguments]
+    return script, [key_of(hold.epoch, hold.partition, "head")], [hold.token, *arguments]
 
 
-def _key(epoch: int, partition: int, part: str) -> str:
+def key_of(epoch: int, partition: int, part: str) -> str:
     return f"iot:{epoch}:{partition}:{part}"
