@@ -38,7 +38,7 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
-from iotplatform.roles.ingest.role import IngestRole
+from iotplatform.roles.ingest.role import IngestParts, IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
@@ -133,9 +133,21 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
+        ingest = IngestRole(
+            IngestParts(
+                publisher=resources.publisher,
+                directory=directory,
+                database=resources.database,
+                changes=resources.changes,
+                verifier=verifier,
+                counters=resources.counters,
+                dead_letters=dead_letters,
+                registers_unknown=settings.auth.mode != "required",
+            ),
+            metrics,
+        )
         made.roles.append(ingest)
-        app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
+        app = ingest_app(ingest.endpoints, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:

@@ -16,8 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from iotplatform.app.http.problems import problem_response
 from iotplatform.app.http.protocol import Protocol as HttpProtocol
 from iotplatform.errors import PlatformError
-from iotplatform.roles.ingest.receiving import Receiving
-from iotplatform.roles.ingest.routes import MAX_BODY_BYTES, overloaded
+from iotplatform.roles.ingest.receiving import MAX_BODY_BYTES, Receiving, overloaded
 from iotplatform.runtime.clock import now_us
 
 PATH: Final = b"/ingest"

@@ -15,6 +15,7 @@ import structlog
 
 from iotplatform.adapters.nats.kept_stream import KeptStream
 from iotplatform.adapters.nats.partitions import Partition
+from iotplatform.adapters.nats.subjects import is_store_only
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.analysis import AnalysisStore, Hold
@@ -99,6 +100,8 @@ class Rebuilder:
                 if restoration is None:
                     restoration = await self._begin(partition, piece[0].sequence, floor)
                 for delivery in piece:
+                    if is_store_only(delivery.subject):
+                        continue
                     try:
                         readings = decode_block(delivery.data)
                     except UnreadableBlock:

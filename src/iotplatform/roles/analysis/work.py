@@ -10,6 +10,7 @@ import structlog
 from iotplatform.adapters.nats.headers import BlockHeaders
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.nats.reader import Delivery, Reader
+from iotplatform.adapters.nats.subjects import is_store_only
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.analysis import AnalysisStore, Commit
 from iotplatform.adapters.redis.counters import Counters
@@ -74,6 +75,8 @@ class Workbench:
         """Work with decoded blocks. Raises whatever decoding raises beside UnreadableBlock."""
         part = await self.begin(reader, partition, held, deliveries[-1])
         for delivery in deliveries:
+            if is_store_only(delivery.subject):
+                continue
             block = self._decode(partition, delivery)
             if block is not None:
                 part.blocks.append(block)

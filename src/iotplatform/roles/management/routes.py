@@ -61,6 +61,7 @@ from iotplatform.roles.management.rules import (
     read_rule,
     read_rule_version,
 )
+from iotplatform.roles.management.series import list_series
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
 
@@ -119,6 +120,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         list_deliveries,
         list_readings,
         list_latest,
+        list_series,
         read_ledger,
         list_dead_letters,
         replay_dead_letters,

@@ -9,7 +9,8 @@ from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, Partiti
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
-from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
+from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
     RulePackRow,
@@ -31,11 +32,13 @@ __all__ = [
     "GapRow",
     "LaneRow",
     "MaintenanceWindowRow",
+    "MappingRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
     "PositionRow",
+    "ProvisioningKeyRow",
     "ReadingRow",
     "RemovalRow",
     "RulePackOrganizationRow",
@@ -44,6 +47,7 @@ __all__ = [
     "RuleRow",
     "RuleVersionRow",
     "SeriesRow",
+    "SeriesUnitRow",
     "SigningKeyRow",
     "Xid8",
 ]

@@ -1,0 +1,79 @@
+"""From what a body holds to what is stored of it: the same for every way in over HTTP."""
+
+from __future__ import annotations
+
+import msgspec
+
+from iotplatform.adapters.nats.subjects import Source
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.redis.counters import Counters
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.payloads.admission import MAX_FAULTS, Decoded
+from iotplatform.errors import Fault, PlatformError, Rejected, Unavailable
+from iotplatform.roles.ingest.idempotency import IdempotencyKey
+from iotplatform.roles.ingest.lanes import Lanes
+from iotplatform.roles.ingest.letters import Door
+from iotplatform.roles.ingest.registry import Registry
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """How a sender wants its readings handled. `as_json`: its elements are in a shape of JSON."""
+
+    source: Source = "http"
+    is_lenient: bool = False
+    as_json: bool = True
+    key: IdempotencyKey | None = None
+
+
+class Acceptance:
+    def __init__(self, lanes: Lanes, directory: Directory, counters: Counters, door: Door, registry: Registry) -> None:
+        self.lanes = lanes
+        self.directory = directory
+        self.counters = counters
+        self.registry = registry
+        self._door = door
+
+    async def organization(self, organization_id: str) -> Organization:
+        """Raises:
+        Rejected: there is none.
+        """
+        found = await self.directory.organization(organization_id)
+        if found is None:
+            raise Rejected("not_found", f"there is no organization {organization_id!r}")
+        return found
+
+    async def accept(self, decoded: Decoded, arrived_at: int, wish: Wish) -> tuple[Fault, ...]:
+        """Returns when everything good is stored, and everything bad in a letter; gives what was wrong with that.
+
+        Raises:
+            Rejected: something is bad and the sender is not lenient, or the organization is unknown or can't take it.
+            Unavailable: a server is away.
+        """
+        if not wish.is_lenient:
+            decoded.require_all()
+        if decoded.organization_id is None:
+            decoded.require_all()
+            raise AssertionError("what is good names an organization")
+        organization = await self.organization(decoded.organization_id)
+        if decoded.bad:
+            name = None if wish.key is None else wish.key.part(organization.epoch, 0).message_id
+            await self._door.set_aside(organization, decoded.bad, arrived_at, as_json=wish.as_json, name=name)
+            self.counters.add(organization.epoch, "refused", len(decoded.bad))
+        if decoded.readings:
+            await self.store(organization, decoded, arrived_at, wish)
+        return tuple(fault for bad in decoded.bad for fault in bad.faults)[:MAX_FAULTS]
+
+    async def store(self, organization: Organization, decoded: Decoded, arrived_at: int, wish: Wish) -> None:
+        await self.lanes.store(organization, wish.source, decoded.readings, arrived_at, key=wish.key)
+        self.registry.learn(organization, decoded)
+
+    async def count_refused(self, organization_id: str | None, readings: int, error: PlatformError) -> None:
+        """For the ledger's column of what the door refused, where the organization can be told."""
+        if organization_id is None or (isinstance(error, Unavailable) and error.outcome_unknown):
+            return
+        try:
+            organization = await self.directory.organization(organization_id)
+        except Unavailable:
+            return
+        if organization is not None:
+            self.counters.add(organization.epoch, "refused", readings)

@@ -1,0 +1,115 @@
+"""Devices that nobody has registered, and units that some formats tell: written to the database behind the hot path.
+
+Readings are long stored by then. What can't be remembered is learnt anew from the next reading: everything here is
+bounded, and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from iotplatform.adapters.postgres.changes import EVERYTHING, Change
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.registrations import keep_units, register_devices
+from iotplatform.domain.organization import Organization
+from iotplatform.domain.payloads.admission import Decoded
+from iotplatform.domain.reading import Reading
+from iotplatform.errors import Rejected, Unavailable
+from iotplatform.runtime.backoff import Backoff
+
+log = structlog.get_logger(role="ingest")
+
+GATHER_S: Final = 0.2
+AT_ONCE: Final = 1_000
+MAX_PENDING: Final = 20_000
+MAX_KNOWN: Final = 200_000
+
+Device = tuple[int, str]
+Series = tuple[int, str, str]
+
+
+class Registry:
+    """`registers_unknown`: a device that sends is registered, as it is in open mode."""
+
+    def __init__(self, database: Database, *, registers_unknown: bool) -> None:
+        self._database = database
+        self._registers_unknown = registers_unknown
+        self._known: set[Device] = set()
+        self._devices: dict[Device, str] = {}
+        self._known_units: dict[Series, str] = {}
+        self._units: dict[Series, str] = {}
+        self._wake = asyncio.Event()
+
+    def see(self, epoch: int, readings: Sequence[Reading]) -> None:
+        """On the hot path, after readings without a credential were stored."""
+        if not self._registers_unknown:
+            return
+        known = self._known
+        for reading in readings:
+            device = (epoch, reading.device_id)
+            if device not in known and device not in self._devices and len(self._devices) < MAX_PENDING:
+                self._devices[device] = reading.device_id
+                self._wake.set()
+
+    def learn(self, organization: Organization, decoded: Decoded) -> None:
+        epoch = organization.epoch
+        if self._registers_unknown:
+            for device_id, name in decoded.names.items():
+                device = (epoch, device_id)
+                if device not in self._known and len(self._devices) < MAX_PENDING:
+                    self._devices[device] = name
+                    self._wake.set()
+        self.see(epoch, decoded.readings)
+        for (device_id, sensor), unit in decoded.units.items():
+            series = (epoch, device_id, sensor)
+            if self._known_units.get(series) != unit and len(self._units) < MAX_PENDING:
+                self._units[series] = unit
+                self._wake.set()
+
+    async def apply(self, changes: list[Change]) -> None:
+        """For the change feed: a device that was deleted is unknown again."""
+        if EVERYTHING in changes:
+            self._known.clear()
+            self._known_units.clear()
+            return
+        for change in changes:
+            if change.kind == "device" and change.epoch is not None:
+                self._known.discard((change.epoch, change.key))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        backoff = Backoff(0.2, 5.0)
+        while True:
+            await self._wake.wait()
+            # Whoever comes meanwhile shares the statement.
+            await asyncio.sleep(GATHER_S)
+            try:
+                await self._write()
+                backoff.reset()
+            except (Unavailable, Rejected) as error:
+                log.warning("ingest.registry_waiting", detail=error.detail)
+                await backoff.wait()
+
+    async def _write(self) -> None:
+        """Everything that is pending; what is added meanwhile too."""
+        while self._devices:
+            devices = dict(list(self._devices.items())[:AT_ONCE])
+            await register_devices(self._database, [(epoch, id_, name) for (epoch, id_), name in devices.items()])
+            if len(self._known) + len(devices) > MAX_KNOWN:
+                self._known.clear()
+            self._known.update(devices)
+            # One that got another name meanwhile stays.
+            self._devices = {key: name for key, name in self._devices.items() if devices.get(key) != name}
+            log.info("ingest.devices_registered", devices=len(devices))
+        while self._units:
+            units = dict(list(self._units.items())[:AT_ONCE])
+            await keep_units(self._database, [(*series, unit) for series, unit in units.items()])
+            if len(self._known_units) + len(units) > MAX_KNOWN:
+                self._known_units.clear()
+            self._known_units.update(units)
+            self._units = {key: unit for key, unit in self._units.items() if units.get(key) != unit}
+        self._wake.clear()
