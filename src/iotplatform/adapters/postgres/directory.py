@@ -18,6 +18,8 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.domain.channel import Channel
 from iotplatform.domain.identifiers import identifier_fault
+from iotplatform.domain.mappings.extraction import Extraction
+from iotplatform.domain.mappings.mapping import Mapping
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.domain.timestamps import to_microseconds
@@ -29,10 +31,12 @@ MAX_LIVE_TOKENS: Final = 50_000
 _ORGANIZATIONS: Final = "SELECT id, epoch, name, partitions, created_at FROM organizations"
 _RULES: Final = "SELECT definition FROM rules WHERE epoch = $1 ORDER BY id"
 _CHANNELS: Final = "SELECT id, name, type, enabled, severities, config FROM channels WHERE epoch = $1 ORDER BY id"
+_MAPPINGS: Final = "SELECT definition FROM mappings WHERE epoch = $1 ORDER BY id"
 _LIVE_TOKEN: Final = "SELECT 1 FROM device_tokens WHERE id = $1 AND revoked_at IS NULL"  # noqa: S105
 _KEYS: Final = "SELECT kid, public_pem FROM signing_keys"
 
 _rule_decoder = msgspec.json.Decoder(Rule)
+_mapping_decoder = msgspec.json.Decoder(Mapping)
 
 
 class Misses:
@@ -68,6 +72,7 @@ class Directory:
         self._unknown_organizations = Misses()
         self._rules: dict[int, list[Rule]] = {}
         self._channels: dict[int, list[Channel]] = {}
+        self._mappings: dict[int, Extraction] = {}
         self._live_tokens: dict[str, None] = {}
         self._dead_tokens = Misses()
         self._keys: dict[str, str] = {}
@@ -135,6 +140,19 @@ class Directory:
             self._channels[epoch] = found
         return found
 
+    async def mappings(self, epoch: int) -> Extraction:
+        """What the messages of gateways say, by the organization's mappings."""
+        known = self._mappings.get(epoch)
+        if known is not None:
+            return known
+        generation = self._generation
+        with translated():
+            rows = await self._pool.fetch(_MAPPINGS, epoch)
+        found = Extraction([_mapping_decoder.decode(row["definition"]) for row in rows])
+        if generation == self._generation:
+            self._mappings[epoch] = found
+        return found
+
     async def token_is_live(self, token_id: str) -> bool:
         """Whether the token is neither revoked nor gone with its device; its expiry is the verifier's affair."""
         if token_id in self._live_tokens:
@@ -186,6 +204,8 @@ class Directory:
                     self._rules.pop(change.epoch, None)
                 case "channel" if change.epoch is not None:
                     self._channels.pop(change.epoch, None)
+                case "mapping" if change.epoch is not None:
+                    self._mappings.pop(change.epoch, None)
                 case "device_token":
                     self._live_tokens.pop(change.key, None)
                     self._dead_tokens.drop(change.key)
@@ -215,6 +235,7 @@ class Directory:
         for epoch in before - after:
             self._rules.pop(epoch, None)
             self._channels.pop(epoch, None)
+            self._mappings.pop(epoch, None)
         if before != after:
             for callback in self._callbacks:
                 callback()
@@ -223,6 +244,7 @@ class Directory:
         self._unknown_organizations.clear()
         self._rules.clear()
         self._channels.clear()
+        self._mappings.clear()
         self._live_tokens.clear()
         self._dead_tokens.clear()
         self._keys = {}

@@ -40,8 +40,8 @@ class TopicRule(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     """What is done with the messages of some topics, given below `iot/{org}/{gateway}/`.
 
     `device` and `sensor` are templates of `{gateway}` and of what the topic caught; `sensor` is for a payload that is a
-    bare value. Without `pick` every number and boolean of a payload is a value. `values` says what words stand for; other
-    texts are left out unless `texts` keeps them. With `ignore_topic` nothing of these messages is wanted.
+    bare value. Without `pick` every number and boolean of a payload is a value. `values` says what words stand for;
+    other texts are left out unless `texts` keeps them. With `ignore_topic` nothing of these messages is wanted.
     """
 
     topic: Text

@@ -1,8 +1,8 @@
 """Patterns of topics and of paths inside payloads, and templates that are filled with what they caught.
 
 A topic has levels between slashes: a word stands for itself, `+` for any one level, `{name}` for one level that is
-caught, `{name*}` for one or more, `#` at the end for whatever follows. A path has dots: `*` is any one part, `**` one or
-more, and what they stand for is caught as `{1}`, `{2}` in their order.
+caught, `{name*}` for one or more, `#` at the end for whatever follows. A path has dots: `*` is any one part, `**` one
+or more, and what they stand for is caught as `{1}`, `{2}` in their order.
 """
 
 from __future__ import annotations

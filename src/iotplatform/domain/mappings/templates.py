@@ -6,8 +6,9 @@ from types import MappingProxyType
 from typing import Final
 
 from iotplatform.domain.mappings.mapping import Pick, TopicRule
+from iotplatform.domain.reading import Value
 
-SWITCHED: Final = {"ON": True, "OFF": False}
+SWITCHED: Final[dict[str, Value]] = {"ON": True, "OFF": False}
 
 # FullTopic: iot/{org}/{gateway}/%prefix%/%topic%/. Its times are local and say no zone, so that of arrival is taken.
 _TASMOTA: Final = (
@@ -53,7 +54,7 @@ _ZIGBEE2MQTT: Final = (
     ),
 )
 
-# integration.mqtt.event_topic: iot/{org}/{gateway}/application/{{application_id}}/device/{{dev_eui}}/event/{{event}}
+# The setting event_topic of its MQTT integration: its default behind iot/{org}/{gateway}/.
 _CHIRPSTACK: Final = (
     TopicRule(
         topic="application/+/device/{device}/event/up",

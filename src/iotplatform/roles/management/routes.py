@@ -41,6 +41,15 @@ from iotplatform.roles.management.devices import (
     read_device,
 )
 from iotplatform.roles.management.ledger import read_ledger
+from iotplatform.roles.management.mappings import (
+    create_mapping,
+    delete_mapping,
+    list_mapping_templates,
+    list_mappings,
+    put_mapping,
+    read_mapping,
+    try_mapping,
+)
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
@@ -145,6 +154,13 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         list_readings,
         list_latest,
         list_series,
+        list_mapping_templates,
+        list_mappings,
+        create_mapping,
+        try_mapping,
+        read_mapping,
+        put_mapping,
+        delete_mapping,
         read_ledger,
         list_dead_letters,
         replay_dead_letters,

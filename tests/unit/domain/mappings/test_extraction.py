@@ -1,4 +1,4 @@
-"""Mappings: their patterns, what they take out of a payload, and the ready-made ones on the messages of their fleets."""
+"""Mappings: their patterns, what they take out of payloads, and the ready-made ones on the messages of their fleets."""
 
 from __future__ import annotations
 
