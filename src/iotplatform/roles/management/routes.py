@@ -32,6 +32,7 @@ from iotplatform.roles.management.channels import (
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.dead_letters import list_dead_letters, replay_dead_letters
 from iotplatform.roles.management.deliveries import list_deliveries
+from iotplatform.roles.management.device_import import import_devices
 from iotplatform.roles.management.devices import (
     create_device,
     create_device_of,
@@ -63,6 +64,12 @@ from iotplatform.roles.management.pack_applications import (
     detach_pack,
     list_applications,
     read_application,
+)
+from iotplatform.roles.management.provisioning import (
+    create_provisioning_key,
+    list_provisioning_keys,
+    provision_device,
+    revoke_provisioning_key,
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
 from iotplatform.roles.management.rule_packs import (
@@ -153,6 +160,11 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         list_deliveries,
         list_readings,
         list_latest,
+        import_devices,
+        list_provisioning_keys,
+        create_provisioning_key,
+        revoke_provisioning_key,
+        provision_device,
         list_series,
         list_mapping_templates,
         list_mappings,
