@@ -22,11 +22,13 @@ from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
+from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
@@ -39,6 +41,7 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
+from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.ingest.role import IngestParts, IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.role import ManagementRole
@@ -90,6 +93,7 @@ async def assemble(
     verifier = Verifier(directory.public_key, directory.token_is_live)
     latest = LatestValues(resources.redis)
     hosts = allowed_hosts(settings)
+    limit_books = await _limit_books(settings, resources)
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
 
@@ -136,6 +140,7 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
+        admission = Admission(TokenLeases(resources.redis), limit_books, metrics)
         ingest = IngestRole(
             IngestParts(
                 publisher=resources.publisher,
@@ -145,6 +150,7 @@ async def assemble(
                 verifier=verifier,
                 counters=resources.counters,
                 dead_letters=dead_letters,
+                admission=admission,
                 registers_unknown=settings.auth.mode != "required",
             ),
             metrics,
@@ -155,6 +161,7 @@ async def assemble(
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:
         keys = await _signing_keys(settings, data, resources)
+        await set_quota_defaults(resources.database, settings.limits)
         ledger = LedgerReader(resources.database, connection, resources.counters)
         remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
         context = ManagementContext(
@@ -170,6 +177,8 @@ async def assemble(
             replayer=Replayer(connection, resources.publisher, metrics),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
+            limits=settings.limits,
+            limit_books=limit_books,
         )
         role = ManagementRole(resources.database)
         resources.changes.register(role.changed)
@@ -178,6 +187,13 @@ async def assemble(
             routes(context), hosts, addresses=not is_loopback(settings.management.host)
         )
     return made
+
+
+async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
+    books = LimitBooks(resources.database, settings.limits)
+    await books.load()
+    resources.changes.register(books.apply)
+    return books
 
 
 def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:

@@ -13,6 +13,7 @@ import msgspec
 from iotplatform.adapters.embedded import EmbeddedSettings
 from iotplatform.adapters.mail.settings import MailSettings
 from iotplatform.domain.identifiers import sensor_fault
+from iotplatform.domain.limit import Limits, rate_faults
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
 from iotplatform.errors import ConfigError
 from iotplatform.observability.logs import Format, Level
@@ -148,6 +149,7 @@ class Settings(Section, frozen=True):
     auth: Auth = Auth()
     analysis: Analysis = Analysis()
     audit: Audit = Audit()
+    limits: Limits = Limits()
     log: Log = Log()
 
     @property
@@ -198,6 +200,8 @@ class Settings(Section, frozen=True):
         if len(taken) != len(set(taken)):
             raise ConfigError("ingest.port, management.port and operations.port must differ")
         self._check_default_rule()
+        for name, sentence in rate_faults(self.limits):
+            raise ConfigError(f"limits.{name}: {sentence}")
         self._check_loopback()
 
     def _check_default_rule(self) -> None:

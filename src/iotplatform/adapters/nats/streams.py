@@ -62,6 +62,13 @@ class Streams:
             for role in PARTITION_ROLES:
                 await self._consumers.create_of_partition(organization, partition, role)
 
+    async def resize_organization(self, organization_id: str, max_bytes: int | None) -> None:
+        """Let an organization's stream hold so much; None: what every organization's may."""
+        name = subjects.organization_stream(organization_id)
+        answer = await self._api.call(f"STREAM.INFO.{name}")
+        config = {**answer["config"], "max_bytes": max_bytes or self._limits.organization_max_bytes}
+        await self._api.call(f"STREAM.UPDATE.{name}", config, timeout_s=30)
+
     async def renew_organization(self, organization: Organization) -> None:
         """The stream of a new organization, without anything that an earlier one of its id may have left.
 

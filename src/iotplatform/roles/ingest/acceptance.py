@@ -10,6 +10,7 @@ from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.payloads.admission import MAX_FAULTS, Decoded
 from iotplatform.errors import Fault, PlatformError, Rejected, Unavailable
+from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.ingest.idempotency import IdempotencyKey
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.letters import Door
@@ -26,16 +27,27 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Acceptance:
-    def __init__(self, lanes: Lanes, directory: Directory, counters: Counters, door: Door, registry: Registry) -> None:
+    def __init__(
+        self,
+        lanes: Lanes,
+        admission: Admission,
+        directory: Directory,
+        counters: Counters,
+        door: Door,
+        registry: Registry,
+    ) -> None:
         self.lanes = lanes
+        self.admission = admission
         self.directory = directory
         self.counters = counters
         self.registry = registry
         self._door = door
 
     async def organization(self, organization_id: str) -> Organization:
-        """Raises:
-        Rejected: there is none.
+        """The organization of a request.
+
+        Raises:
+            Rejected: there is none.
         """
         found = await self.directory.organization(organization_id)
         if found is None:
@@ -55,15 +67,29 @@ class Acceptance:
             decoded.require_all()
             raise AssertionError("what is good names an organization")
         organization = await self.organization(decoded.organization_id)
+        await self._admit(organization, decoded)
         if decoded.bad:
             name = None if wish.key is None else wish.key.part(organization.epoch, 0).message_id
             await self._door.set_aside(organization, decoded.bad, arrived_at, as_json=wish.as_json, name=name)
             self.counters.add(organization.epoch, "refused", len(decoded.bad))
         if decoded.readings:
-            await self.store(organization, decoded, arrived_at, wish)
+            await self._store(organization, decoded, arrived_at, wish)
         return tuple(fault for bad in decoded.bad for fault in bad.faults)[:MAX_FAULTS]
 
     async def store(self, organization: Organization, decoded: Decoded, arrived_at: int, wish: Wish) -> None:
+        """What is good, whatever else is in it.
+
+        Raises:
+            Rejected, Unavailable: it is not stored.
+        """
+        await self._admit(organization, decoded)
+        await self._store(organization, decoded, arrived_at, wish)
+
+    async def _admit(self, organization: Organization, decoded: Decoded) -> None:
+        if self.admission.limited:
+            await self.admission.take(organization, decoded.readings)
+
+    async def _store(self, organization: Organization, decoded: Decoded, arrived_at: int, wish: Wish) -> None:
         await self.lanes.store(organization, wish.source, decoded.readings, arrived_at, key=wish.key)
         self.registry.learn(organization, decoded)
 

@@ -7,6 +7,7 @@ bounded, and nothing waits for it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +28,8 @@ GATHER_S: Final = 0.2
 AT_ONCE: Final = 1_000
 MAX_PENDING: Final = 20_000
 MAX_KNOWN: Final = 200_000
+# An organization whose quota is used up is tried again.
+FULL_FOR_S: Final = 30.0
 
 Device = tuple[int, str]
 Series = tuple[int, str, str]
@@ -42,6 +45,7 @@ class Registry:
         self._devices: dict[Device, str] = {}
         self._known_units: dict[Series, str] = {}
         self._units: dict[Series, str] = {}
+        self._full_until: dict[int, float] = {}
         self._wake = asyncio.Event()
 
     def see(self, epoch: int, readings: Sequence[Reading]) -> None:
@@ -90,21 +94,49 @@ class Registry:
             try:
                 await self._write()
                 backoff.reset()
-            except (Unavailable, Rejected) as error:
+            except (Unavailable, Rejected) as error:  # rejected: an organization went in this moment
                 log.warning("ingest.registry_waiting", detail=error.detail)
                 await backoff.wait()
+
+    async def _register(self, rows: list[tuple[int, str, str]]) -> None:
+        """An organization that may have no more devices keeps no other from having them."""
+        for epoch in {epoch for epoch, *_ in rows if not self._is_full(epoch)}:
+            some = [row for row in rows if row[0] == epoch]
+            try:
+                await register_devices(self._database, some)
+            except Rejected as error:
+                await self._register_while_there_is_room(some, error)
+            else:
+                log.info("ingest.devices_registered", devices=len(some))
+
+    async def _register_while_there_is_room(self, rows: list[tuple[int, str, str]], error: Rejected) -> None:
+        try:
+            for row in rows:
+                await register_devices(self._database, [row])
+        except Rejected:
+            epoch = rows[0][0]
+            self._full_until[epoch] = time.monotonic() + FULL_FOR_S
+            log.warning("ingest.devices_not_registered", epoch=epoch, detail=error.detail)
+
+    def _is_full(self, epoch: int) -> bool:
+        until = self._full_until.get(epoch)
+        if until is None:
+            return False
+        if until > time.monotonic():
+            return True
+        del self._full_until[epoch]
+        return False
 
     async def _write(self) -> None:
         """Everything that is pending; what is added meanwhile too."""
         while self._devices:
             devices = dict(list(self._devices.items())[:AT_ONCE])
-            await register_devices(self._database, [(epoch, id_, name) for (epoch, id_), name in devices.items()])
+            await self._register([(epoch, id_, name) for (epoch, id_), name in devices.items()])
             if len(self._known) + len(devices) > MAX_KNOWN:
                 self._known.clear()
-            self._known.update(devices)
+            self._known.update(device for device in devices if not self._is_full(device[0]))
             # One that got another name meanwhile stays.
             self._devices = {key: name for key, name in self._devices.items() if devices.get(key) != name}
-            log.info("ingest.devices_registered", devices=len(devices))
         while self._units:
             units = dict(list(self._units.items())[:AT_ONCE])
             await keep_units(self._database, [(*series, unit) for series, unit in units.items()])

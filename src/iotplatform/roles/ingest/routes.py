@@ -16,6 +16,7 @@ from iotplatform.domain.payloads.formats import JSON, Format, decode
 from iotplatform.errors import Fault, PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
+from iotplatform.roles.ingest.admission import WAIT
 from iotplatform.roles.ingest.credentials import sender_of
 from iotplatform.roles.ingest.payload import blame, decode_plainly
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
@@ -43,6 +44,7 @@ class IngestEndpoint:
     def __init__(self, acceptance: Acceptance, verifier: Verifier, metrics: Metrics) -> None:
         self._acceptance = acceptance
         self._lanes = acceptance.lanes
+        self._admission = acceptance.admission
         self._directory = acceptance.directory
         self._registry = acceptance.registry
         self._verifier = verifier
@@ -72,6 +74,18 @@ class IngestEndpoint:
                     self._acceptance.counters.add(organization.epoch, "refused", count)
             answer(count, error)
 
+        if self._admission.limited:
+            # What may belong to several partitions must not be paid for here, and then again on the ordinary way.
+            verdict = (
+                WAIT
+                if count > 1 < organization.partitions
+                else self._admission.try_take(organization, admitted.readings)
+            )
+            if isinstance(verdict, Rejected):
+                stored(verdict)
+                return True
+            if verdict is not None:
+                return False
         try:
             return self._lanes.submit(organization, "http", admitted.readings, arrived_at, stored)
         except PlatformError as error:

@@ -42,6 +42,7 @@ from iotplatform.roles.management.devices import (
     read_device,
 )
 from iotplatform.roles.management.ledger import read_ledger
+from iotplatform.roles.management.limits import put_device_limits, put_limits, read_device_limits, read_limits
 from iotplatform.roles.management.mappings import (
     create_mapping,
     delete_mapping,
@@ -94,6 +95,7 @@ from iotplatform.roles.management.rules import (
 from iotplatform.roles.management.series import list_series
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
+from iotplatform.roles.management.windows import create_window, delete_window, list_windows, put_window, read_window
 
 
 def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
@@ -158,6 +160,11 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         comment_alarm,
         snooze_alarm,
         list_deliveries,
+        list_windows,
+        create_window,
+        read_window,
+        put_window,
+        delete_window,
         list_readings,
         list_latest,
         import_devices,
@@ -176,6 +183,10 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_ledger,
         list_dead_letters,
         replay_dead_letters,
+        read_limits,
+        put_limits,
+        read_device_limits,
+        put_device_limits,
         list_audit,
         list_platform_audit,
         read_keys,

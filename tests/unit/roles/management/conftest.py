@@ -16,6 +16,7 @@ from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
@@ -26,6 +27,7 @@ from iotplatform.app.http.problems import EXCEPTION_HANDLERS
 from iotplatform.domain.control import Control
 from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
 from iotplatform.domain.ledger import LedgerEntry
+from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
@@ -36,12 +38,16 @@ from iotplatform.roles.management.routes import routes
 class Streams:
     def __init__(self) -> None:
         self.created: list[Organization] = []
+        self.sizes: dict[str, int | None] = {}
         self.failure: Exception | None = None
 
     async def renew_organization(self, organization: Organization) -> None:
         if self.failure is not None:
             raise self.failure
         self.created.append(organization)
+
+    async def resize_organization(self, organization_id: str, max_bytes: int | None) -> None:
+        self.sizes[organization_id] = max_bytes
 
 
 class Latest:
@@ -145,6 +151,8 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         verifier=Verifier(directory.public_key, directory.token_is_live),
         default_rule=default_rule,
         delete_organization=delete_organization,
+        limits=Limits(),
+        limit_books=LimitBooks(database, Limits()),
         **parts,
     )
 

@@ -185,6 +185,7 @@ NOT_AUDITED = {
     "members": "",
     "partitions": "made with their organization",
     "positions": "",
+    "quota_defaults": "the settings",
     "readings": "",
     "removals": "",
     "rule_pack_versions": "the past of a table that is audited",

@@ -6,6 +6,7 @@ from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
+from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
@@ -28,10 +29,12 @@ __all__ = [
     "ChannelRow",
     "CheckpointRow",
     "DeliveryRow",
+    "DeviceLimitsRow",
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
     "LaneRow",
+    "LimitsRow",
     "MaintenanceWindowRow",
     "MappingRow",
     "MemberRow",
@@ -40,6 +43,7 @@ __all__ = [
     "PartitionRow",
     "PositionRow",
     "ProvisioningKeyRow",
+    "QuotaDefaultRow",
     "ReadingRow",
     "RemovalRow",
     "RulePackOrganizationRow",
