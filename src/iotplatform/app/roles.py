@@ -28,10 +28,10 @@ from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.latest import LatestValues
-from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.app.doors import ingest_role
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
@@ -41,8 +41,6 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
-from iotplatform.roles.ingest.admission import Admission
-from iotplatform.roles.ingest.role import IngestParts, IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
@@ -103,9 +101,9 @@ async def assemble(
         stack.push_async_callback(store.close)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
-        parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
+        reading_parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
         writers = Writers(
-            ReadingWriter(parts, metrics, membership),
+            ReadingWriter(reading_parts, metrics, membership),
             AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
@@ -140,22 +138,10 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        admission = Admission(TokenLeases(resources.redis), limit_books, metrics)
-        ingest = IngestRole(
-            IngestParts(
-                publisher=resources.publisher,
-                directory=directory,
-                database=resources.database,
-                changes=resources.changes,
-                verifier=verifier,
-                counters=resources.counters,
-                dead_letters=dead_letters,
-                admission=admission,
-                registers_unknown=settings.auth.mode != "required",
-            ),
-            metrics,
-        )
+        ingest = ingest_role(settings, resources, data, metrics, limit_books, verifier)
         made.roles.append(ingest)
+        made.readers.append(ingest.intake.readers)
+        made.shares.append(ingest.intake.organizations)
         app = ingest_app(ingest.endpoints, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)

@@ -30,7 +30,7 @@ class Streams:
         self._consumers = Consumers(api)
 
     async def create_shared(self) -> None:
-        """NOTIFICATIONS with its consumers, and DEADLETTER."""
+        """NOTIFICATIONS with its consumers, DEADLETTER, and what MQTT needs."""
         await self._create_stream(
             subjects.NOTIFICATIONS,
             {"subjects": ["notifications.>"], "discard": "new", "max_bytes": self._limits.notifications_max_bytes},
@@ -44,6 +44,23 @@ class Streams:
                 "discard": "old",
                 "max_msgs_per_subject": self._limits.dead_letters_per_subject,
                 "max_bytes": self._limits.dead_letters_max_bytes,
+            },
+        )
+        await self._create_intake()
+
+    async def _create_intake(self) -> None:
+        """Before the first device is let in: nats-server would make the source by itself, and keep nothing in it.
+
+        With retention by interest a message is kept for consumers that exist, and the one behind a sourcing stream is
+        made anew after every start. With limits all is kept until it is trimmed; and because INTAKE always keeps its
+        last message, which says how far it has come, it goes on exactly there.
+        """
+        await self._create_stream(subjects.MQTT_MESSAGES, {"subjects": [f"{subjects.MQTT_PREFIX}>"]})
+        await self._create_stream(
+            subjects.INTAKE,
+            {
+                "discard": "new",
+                "sources": [{"name": subjects.MQTT_MESSAGES, "filter_subject": f"{subjects.MQTT_PREFIX}iot.>"}],
             },
         )
 

@@ -11,9 +11,9 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.payloads.admission import MAX_FAULTS, Decoded
 from iotplatform.errors import Fault, PlatformError, Rejected, Unavailable
 from iotplatform.roles.ingest.admission import Admission
+from iotplatform.roles.ingest.asides import Asides
 from iotplatform.roles.ingest.idempotency import IdempotencyKey
 from iotplatform.roles.ingest.lanes import Lanes
-from iotplatform.roles.ingest.letters import Door
 from iotplatform.roles.ingest.registry import Registry
 
 
@@ -33,7 +33,7 @@ class Acceptance:
         admission: Admission,
         directory: Directory,
         counters: Counters,
-        door: Door,
+        asides: Asides,
         registry: Registry,
     ) -> None:
         self.lanes = lanes
@@ -41,7 +41,7 @@ class Acceptance:
         self.directory = directory
         self.counters = counters
         self.registry = registry
-        self._door = door
+        self._asides = asides
 
     async def organization(self, organization_id: str) -> Organization:
         """The organization of a request.
@@ -70,7 +70,7 @@ class Acceptance:
         await self._admit(organization, decoded)
         if decoded.bad:
             name = None if wish.key is None else wish.key.part(organization.epoch, 0).message_id
-            await self._door.set_aside(organization, decoded.bad, arrived_at, as_json=wish.as_json, name=name)
+            await self._asides.set_aside(organization, decoded.bad, arrived_at, as_json=wish.as_json, name=name)
             self.counters.add(organization.epoch, "refused", len(decoded.bad))
         if decoded.readings:
             await self._store(organization, decoded, arrived_at, wish)

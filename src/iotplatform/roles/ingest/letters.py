@@ -1,85 +1,65 @@
-"""Dead letters of the door: what a sender asked to set aside rather than have its request refused."""
+"""Letters of the door: for messages of devices that have had their acknowledgement before they were looked at."""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
-import structlog
 
-from iotplatform.adapters.nats.dead_letters import DeadLetters
-from iotplatform.domain.dead_letter import DeadLetter, Encoding, encode_payload
-from iotplatform.domain.organization import Organization
+from iotplatform.domain.dead_letter import DeadLetter, Reason, encode_payload
 from iotplatform.domain.payloads.admission import Bad
+from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.ingest.message import Topic
 
-log = structlog.get_logger(role="ingest")
-
-# Of one request. What is bad beyond that shares letters.
-MAX_LETTERS: Final = 100
-MAX_DETAILS: Final = 5
-
-
-class Door:
-    """What is set aside was never accepted, so its letters stand for no reading of the ledger."""
-
-    def __init__(self, dead_letters: DeadLetters) -> None:
-        self._dead_letters = dead_letters
-
-    async def set_aside(
-        self, organization: Organization, bad: Sequence[Bad], arrived_at: int, *, as_json: bool, name: str | None = None
-    ) -> None:
-        """Returns when the letters are stored. With the same `name` they are the same letters.
-
-        `as_json`: the elements are in a shape of JSON, so that a letter can be replayed.
-
-        Raises:
-            Unavailable: some may be stored.
-        """
-        name = name or secrets.token_hex(12)
-        size = -(-len(bad) // MAX_LETTERS)
-        groups = [bad[start : start + size] for start in range(0, len(bad), size)]
-        letters = [
-            _letter(f"ingest-{name}-{number}", group, arrived_at, as_json=as_json)
-            for number, group in enumerate(groups)
-        ]
-        await asyncio.gather(
-            *(self._dead_letters.put(organization.id, organization.epoch, "ingest", letter) for letter in letters)
-        )
-        log.warning("ingest.dead_lettered", organization=organization.id, readings=len(bad), detail=letters[0].detail)
+MAX_FAULTS: Final = 5
+_FULL: Final = "the organization's stream is full, and too many of its messages wait already"
 
 
-def _letter(letter_id: str, group: Sequence[Bad], arrived_at: int, *, as_json: bool) -> DeadLetter:
-    faults = [fault for bad in group for fault in bad.faults]
-    detail = "; ".join(
-        f"{fault.field}: {fault.detail}" if fault.field else fault.detail for fault in faults[:MAX_DETAILS]
-    )
-    if len(faults) > MAX_DETAILS:
-        detail += f" (and {len(faults) - MAX_DETAILS} more)"
-    sources = [bad.source for bad in group]
-    devices = {bad.device_id for bad in group}
-    payload, encoding = _payload(sources[0] if len(sources) == 1 else sources, as_json=as_json)
+def message_letter(letter_id: str, topic: Topic, body: bytes, received_at: int, error: Rejected) -> DeadLetter:
+    """For a message of which nothing can be used; it says what is wrong, and where it was published."""
+    return _letter(letter_id, topic, body, received_at, "undecodable", _detail(topic, error.detail, error.faults))
+
+
+def bad_letter(letter_id: str, topic: Topic, body: bytes, received_at: int, bad: list[Bad]) -> DeadLetter:
+    """For what is bad in a message whose other readings are stored."""
+    detail = _detail(topic, "readings that can't be accepted", [fault for some in bad for fault in some.faults])
+    try:
+        payload = msgspec.json.encode([some.source for some in bad])
+    except (TypeError, ValueError):
+        payload = body
+    return _letter(letter_id, topic, payload, received_at, "undecodable", detail)
+
+
+def full_letter(letter_id: str, topic: Topic, body: bytes, received_at: int) -> DeadLetter:
+    return _letter(letter_id, topic, body, received_at, "intake_full", f"{topic.name}: {_FULL}")
+
+
+def _detail(topic: Topic, what: str, faults: Iterable[Fault]) -> str:
+    all_faults = list(faults)
+    told = [
+        f"{'' if fault.index is None else f'reading {fault.index}: '}{fault.field or 'the body'} {fault.detail}"
+        for fault in all_faults[:MAX_FAULTS]
+    ]
+    more = f"; and {len(all_faults) - MAX_FAULTS} more" if len(all_faults) > MAX_FAULTS else ""
+    return f"{topic.name}: {what}" + (f" ({'; '.join(told)}{more})" if told else "")
+
+
+def _letter(letter_id: str, topic: Topic, body: bytes, received_at: int, reason: Reason, detail: str) -> DeadLetter:
+    text: str | None
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text = None
     return DeadLetter(
         id=letter_id,
         role="ingest",
-        reason="undecodable" if any(bad.is_malformed for bad in group) else "invalid",
+        reason=reason,
         detail=detail,
-        device_id=devices.pop() if len(devices) == 1 else None,
-        received_at=arrived_at,
+        device_id=topic.device_id,
+        received_at=received_at,
+        # None of its readings was accepted yet.
         readings=0,
-        payload=payload,
-        encoding=encoding,
+        payload=encode_payload(body) if text is None else text,
+        encoding="base64" if text is None else "json",
     )
-
-
-def _payload(source: object, *, as_json: bool) -> tuple[str, Encoding]:
-    if isinstance(source, bytes):
-        return encode_payload(source), "base64"
-    try:
-        encoded = source.encode() if isinstance(source, str) and not as_json else msgspec.json.encode(source)
-    except (TypeError, ValueError, OverflowError):
-        # Numbers and keys that only other encodings than JSON have.
-        encoded, as_json = repr(source).encode("utf-8", "backslashreplace"), False
-    return (encoded.decode(), "json") if as_json else (encode_payload(encoded), "base64")
