@@ -36,6 +36,7 @@ from iotplatform.roles.management.device_import import import_devices
 from iotplatform.roles.management.devices import (
     create_device,
     create_device_of,
+    delete_device,
     list_devices,
     patch_device,
     put_device,
@@ -124,6 +125,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_device,
         put_device,
         patch_device,
+        delete_device,
         create_token,
         revoke_token,
         list_rules,
