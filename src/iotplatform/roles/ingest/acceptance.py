@@ -18,12 +18,16 @@ from iotplatform.roles.ingest.registry import Registry
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """How a sender wants its readings handled. `as_json`: its elements are in a shape of JSON."""
+    """How a sender wants its readings handled. `as_json`: its elements are in a shape of JSON.
+
+    `is_anonymous`: it has no credential, and so its devices may be unknown.
+    """
 
     source: Source = "http"
     is_lenient: bool = False
     as_json: bool = True
     key: IdempotencyKey | None = None
+    is_anonymous: bool = False
 
 
 class Acceptance:
@@ -91,7 +95,7 @@ class Acceptance:
 
     async def _store(self, organization: Organization, decoded: Decoded, arrived_at: int, wish: Wish) -> None:
         await self.lanes.store(organization, wish.source, decoded.readings, arrived_at, key=wish.key)
-        self.registry.learn(organization, decoded)
+        self.registry.learn(organization, decoded, is_anonymous=wish.is_anonymous)
 
     async def count_refused(self, organization_id: str | None, readings: int, error: PlatformError) -> None:
         """For the ledger's column of what the door refused, where the organization can be told."""

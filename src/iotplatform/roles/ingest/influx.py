@@ -89,7 +89,7 @@ class WriteEndpoint:
             refused = len(decoded.readings) + len(decoded.bad)
             organization = await self._acceptance.organization(organization_id)
             if decoded.readings:
-                wish = Wish(source="store" if mode else "http")
+                wish = Wish(source="store" if mode else "http", is_anonymous=sender is None)
                 await self._acceptance.store(organization, decoded, arrived_at, wish)
         except PlatformError as error:
             await self._acceptance.count_refused(organization_id, refused, error)

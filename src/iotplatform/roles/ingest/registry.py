@@ -59,15 +59,16 @@ class Registry:
                 self._devices[device] = reading.device_id
                 self._wake.set()
 
-    def learn(self, organization: Organization, decoded: Decoded) -> None:
+    def learn(self, organization: Organization, decoded: Decoded, *, is_anonymous: bool) -> None:
+        """A credential is a device's that exists: readings that came by it make none again that is just deleted."""
         epoch = organization.epoch
-        if self._registers_unknown:
+        if self._registers_unknown and is_anonymous:
             for device_id, name in decoded.names.items():
                 device = (epoch, device_id)
                 if device not in self._known and len(self._devices) < MAX_PENDING:
                     self._devices[device] = name
                     self._wake.set()
-        self.see(epoch, decoded.readings)
+            self.see(epoch, decoded.readings)
         for (device_id, sensor), unit in decoded.units.items():
             series = (epoch, device_id, sensor)
             if self._known_units.get(series) != unit and len(self._units) < MAX_PENDING:
@@ -82,7 +83,10 @@ class Registry:
             return
         for change in changes:
             if change.kind == "device" and change.epoch is not None:
-                self._known.discard((change.epoch, change.key))
+                device = (change.epoch, change.key)
+                self._known.discard(device)
+                # What was sent before it was deleted does not bring it back.
+                self._devices.pop(device, None)
 
     async def run(self) -> None:
         """Until cancelled."""

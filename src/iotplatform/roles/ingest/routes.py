@@ -147,6 +147,7 @@ class IngestEndpoint:
             is_lenient=is_lenient(headers.get(b"prefer", b"")),
             as_json=known.is_json_shaped,
             key=key_of(headers.get(b"idempotency-key"), body, known, query, sender),
+            is_anonymous=sender is None,
         )
         errors = await self._acceptance.accept(decoded, arrived_at, wish)
         return Result("accepted", len(decoded.readings), errors if wish.is_lenient else None)
