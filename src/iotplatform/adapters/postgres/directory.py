@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -76,6 +76,12 @@ class Directory:
         self._last_tags: dict[int, dict[str, frozenset[str]]] = {}
         self._channels: dict[int, list[Channel]] = {}
         self._mappings: dict[int, Extraction] = {}
+        self._of_organizations: dict[str, dict[int, Any]] = {
+            "rule": self._rules,
+            "device": self._tags,
+            "channel": self._channels,
+            "mapping": self._mappings,
+        }
         self._live_tokens: dict[str, None] = {}
         self._dead_tokens = Misses()
         self._keys: dict[str, str] = {}
@@ -219,14 +225,8 @@ class Directory:
             match change.kind:
                 case "organization":
                     organizations.add(change.key)
-                case "rule" if change.epoch is not None:
-                    self._rules.pop(change.epoch, None)
-                case "device" if change.epoch is not None:
-                    self._tags.pop(change.epoch, None)
-                case "channel" if change.epoch is not None:
-                    self._channels.pop(change.epoch, None)
-                case "mapping" if change.epoch is not None:
-                    self._mappings.pop(change.epoch, None)
+                case "rule" | "device" | "channel" | "mapping" as kind if change.epoch is not None:
+                    self._of_organizations[kind].pop(change.epoch, None)
                 case "device_token":
                     self._live_tokens.pop(change.key, None)
                     self._dead_tokens.drop(change.key)
