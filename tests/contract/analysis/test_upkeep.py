@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from iotplatform.adapters.nats.controls import Controls
+from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.domain.conditions import NoData
 from iotplatform.domain.control import ClearAlarm, ForgetDevice
@@ -244,3 +245,17 @@ async def test_a_silent_series_stays_so_when_redis_is_lost(stack, ingestion):
         await stack.until_acknowledged(organization, await stack.send(organization, 2.0))
         _, cleared, *_ = await stack.until_told(organization, 2)
         assert cleared.alarm_id == raised.alarm_id
+
+
+async def test_a_rule_that_nobody_can_read_halts_its_organization_alone(stack):
+    """As one of a later version."""
+    broken, other = await stack.organization(raise_after=1), await stack.organization(raise_after=1)
+    query = """UPDATE rules SET definition = jsonb_set(definition, '{condition,type}', '"later"') WHERE epoch = $1"""
+    await stack.database.pool.execute(query, broken.epoch)
+    await stack.directory.apply([Change("rule", broken.epoch, "default")])
+    async with stack.analysis():
+        await stack.send(broken, 90.0)
+        await stack.until_acknowledged(other, await stack.send(other, 90.0))
+        await stack.change_rule(other, enabled=False)
+        assert story(await stack.until_told(other, 2)) == [("raised", "m", None), ("cleared", "m", "rule_disabled")]
+        assert await stack.told(broken) == []

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Collection
 from typing import Final
 
+import msgspec
 import structlog
 
 from iotplatform.adapters.nats.api import ApiError
@@ -77,7 +78,8 @@ class Upkeep:
             return False
         try:
             index = await self._rules.index(partition.organization.epoch)
-        except Unavailable:
+        except (Unavailable, msgspec.DecodeError):
+            # A rule that only a later version can read halts its organization's blocks, which say so, and no others.
             return False
         now = min(now_us(), self.presence.until)
         return held.compared_with is not index or bool(held.outdated) or held.silences.has_due(now)
