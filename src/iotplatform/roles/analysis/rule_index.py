@@ -35,6 +35,7 @@ class RuleIndex:
         self.by_id = {rule.id: rule for rule in rules}
         known: dict[str, Watch] = {} if before is None else before.watches
         self.watches: dict[str, Watch] = {rule.id: _watch(rule, known.get(rule.id)) for rule in rules if rule.enabled}
+        self.asks_for_tags = any(rule.devices is not None and rule.devices.tags for rule in rules)
         self.has_silences = any(watch.after_us for watch in self.watches.values())
         self._order = {watch: place for place, watch in enumerate(self.watches.values())}
         self._general: GlobIndex[Watch] = GlobIndex()

@@ -20,9 +20,12 @@ class Rules:
             Unavailable: PostgreSQL is away, and they are not known.
         """
         rules = await self._directory.rules(epoch)
-        by_tag = any(rule.devices is not None and rule.devices.tags for rule in rules)
-        tags = await self._directory.device_tags(epoch) if by_tag else NO_TAGS
         index = self._indexes.get(epoch)
+        if index is not None and index.rules is rules:
+            by_tag = index.asks_for_tags
+        else:
+            by_tag = any(rule.devices is not None and rule.devices.tags for rule in rules)
+        tags = await self._directory.device_tags(epoch) if by_tag else NO_TAGS
         if index is None or index.rules is not rules or index.tags is not tags:
             index = self._indexes[epoch] = RuleIndex(rules, tags, index)
         return index
