@@ -21,17 +21,20 @@ from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
+from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
+from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
-from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.app.device_removal import DeviceRemover
+from iotplatform.app.doors import ingest_role
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
@@ -41,8 +44,7 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
-from iotplatform.roles.ingest.admission import Admission
-from iotplatform.roles.ingest.role import IngestRole
+from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
@@ -103,9 +105,9 @@ async def assemble(
         stack.push_async_callback(store.close)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
-        parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
+        reading_parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
         writers = Writers(
-            ReadingWriter(parts, metrics, membership),
+            ReadingWriter(reading_parts, metrics, membership),
             AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
@@ -130,6 +132,7 @@ async def assemble(
                 directory=directory,
                 dead_letters=dead_letters,
                 episodes=AlarmEpisodes(resources.database),
+                ingestion=IngestionRoll(resources.database),
                 checkpoints=Checkpoints(resources.database),
                 one_suspect=one_suspect,
             ),
@@ -140,10 +143,11 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        admission = Admission(TokenLeases(resources.redis), limit_books, metrics)
-        ingest = IngestRole(resources.publisher, admission, directory, verifier, resources.counters, metrics)
+        ingest = ingest_role(settings, resources, data, metrics, limit_books, verifier)
         made.roles.append(ingest)
-        app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
+        made.readers.append(ingest.intake.readers)
+        made.shares.append(ingest.intake.organizations)
+        app = ingest_app(ingest.endpoints, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:
@@ -162,8 +166,11 @@ async def assemble(
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
+            analysis=AnalysisView(resources.redis),
+            backtests=Backtests(resources.database.url),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
+            delete_device=DeviceRemover(resources.database, resources.streams, latest, directory).delete,
             limits=settings.limits,
             limit_books=limit_books,
         )
@@ -196,6 +203,7 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
     duties = Duties(
         lambda: fold_lanes(database),
         remover.finish,
+        DeviceRemover(database, resources.streams, LatestValues(resources.redis), directory).finish,
         remover.remove_orphans,
         lambda: prune_audit(database, settings.audit.keep_s),
     )

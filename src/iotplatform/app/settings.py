@@ -55,6 +55,7 @@ class Operations(Listener, frozen=True):
 class Nats(Section, frozen=True):
     url: str | None = None
     replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+    callout_seed: str | None = None
 
 
 class Server(Section, frozen=True):
@@ -72,6 +73,9 @@ class Embedded(Section, frozen=True):
     nats_port: Port = 4222
     nats_monitor_port: Port = 8222
     mqtt_port: Port = 1883
+    websocket_port: Port | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
 
 
 class Mail(Section, frozen=True, rename={"sender": "from"}):
@@ -164,6 +168,9 @@ class Settings(Section, frozen=True):
             nats_port=section.nats_port,
             nats_monitor_port=section.nats_monitor_port,
             mqtt_port=section.mqtt_port,
+            websocket_port=section.websocket_port,
+            tls_cert=section.tls_cert,
+            tls_key=section.tls_key,
             nats_sync=section.nats_sync,
         )
 

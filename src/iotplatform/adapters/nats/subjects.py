@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-Source = Literal["http", "mqtt", "control"]
+# Readings from `store` are stored and raise nothing.
+Source = Literal["http", "mqtt", "control", "store"]
+STORE_ONLY: Final[Source] = "store"
 
 NOTIFICATIONS: Final = "NOTIFICATIONS"
 DEADLETTER: Final = "DEADLETTER"
+INTAKE: Final = "INTAKE"
+# nats-server's own, where it keeps what was published by MQTT with QoS 1 and 2.
+MQTT_MESSAGES: Final = "$MQTT_msgs"
+MQTT_PREFIX: Final = "$MQTT.msgs."
 PRIORITY_GROUP: Final = "holder"
 
 
@@ -21,6 +27,11 @@ def organization_subjects(organization_id: str) -> str:
 
 def readings_subject(organization_id: str, epoch: int, partition: int, source: Source) -> str:
     return f"readings.{organization_id}.{epoch}.{partition}.{source}"
+
+
+def is_store_only(subject: str) -> bool:
+    """Whether the block of this subject is for history alone: no rule looks at it."""
+    return subject.endswith(".store")
 
 
 def partition_subjects(organization_id: str, epoch: int, partition: int) -> str:
@@ -43,3 +54,17 @@ def dead_letter_subject(organization_id: str, epoch: int, role: str) -> str:
 def matches_letters_of(subject: str, organization_id: str, epoch: int) -> bool:
     """Whether it is the subject of a dead letter of this organization."""
     return subject.startswith(dead_letter_subject(organization_id, epoch, ""))
+
+
+def intake_consumer(epoch: int) -> str:
+    return f"ingest_{epoch}"
+
+
+def intake_subjects(organization_id: str) -> str:
+    """What the devices of an organization have published by MQTT."""
+    return f"{MQTT_PREFIX}iot.{organization_id}.>"
+
+
+def mqtt_subjects(organization_id: str, epoch: int, partitions: int) -> list[str]:
+    """Where the blocks made of it go, by partition."""
+    return [readings_subject(organization_id, epoch, number, "mqtt") for number in range(partitions)]

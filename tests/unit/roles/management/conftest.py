@@ -15,6 +15,7 @@ from iotplatform.adapters.nats.replay import ReplayResult
 from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.device_removals import DeviceRemovals
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
@@ -26,11 +27,13 @@ from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS
 from iotplatform.domain.control import Control
 from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
+from iotplatform.domain.evaluation import RuleState
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
+from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
 
@@ -61,6 +64,19 @@ class Latest:
         if self.known is None:
             return None
         return [entry for entry in self.known if not device_ids or entry[0] in device_ids]
+
+
+class Analysis:
+    """`known`: by sensor, what analysis remembers; the same for every device."""
+
+    def __init__(self) -> None:
+        self.position: int | None = 1_000
+        self.known: dict[str, dict[str, RuleState]] = {}
+
+    async def states(
+        self, epoch: int, partition: int, device_id: str, sensors: list[str]
+    ) -> tuple[int | None, list[dict[str, RuleState]]]:
+        return self.position, [self.known.get(sensor, {}) for sensor in sensors]
 
 
 class DeadLetters:
@@ -98,11 +114,16 @@ class Stubs:
         self.controls = Controls()
         self.streams = Streams()
         self.latest = Latest()
+        self.analysis = Analysis()
         self.dead_letters = DeadLetters()
         self.replayer = Replayer()
 
     async def ledger(self, organization: Organization) -> LedgerEntry:
         return LedgerEntry(organization.id, 10, 7, 1, 2, 3, 0, balanced=True)
+
+
+async def no_position() -> int:
+    return 0
 
 
 def default_rule(organization_id: str) -> Rule:
@@ -136,9 +157,13 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         await directory.apply([Change("organization", organization.epoch, organization.id)])
         return removal is not None
 
+    async def delete_device(organization: Organization, device_id: str, check: Check) -> bool:
+        return await DeviceRemovals(database).begin(organization, device_id, check, no_position) is not None
+
     parts: dict[str, Any] = {
         "streams": stubs.streams,
         "latest": stubs.latest,
+        "analysis": stubs.analysis,
         "ledger": stubs.ledger,
         "controls": stubs.controls,
         "dead_letters": stubs.dead_letters,
@@ -149,8 +174,10 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         directory=directory,
         tokens=DeviceTokens(keys),
         verifier=Verifier(directory.public_key, directory.token_is_live),
+        backtests=Backtests(database.url),
         default_rule=default_rule,
         delete_organization=delete_organization,
+        delete_device=delete_device,
         limits=Limits(),
         limit_books=LimitBooks(database, Limits()),
         **parts,

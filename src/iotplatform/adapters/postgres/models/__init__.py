@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
-from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
+from iotplatform.adapters.postgres.models.devices import DeviceRemovalRow, DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
-from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
-from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
+from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
+from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
     RulePackRow,
@@ -29,17 +30,21 @@ __all__ = [
     "CheckpointRow",
     "DeliveryRow",
     "DeviceLimitsRow",
+    "DeviceRemovalRow",
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "IngestionRow",
     "LaneRow",
     "LimitsRow",
     "MaintenanceWindowRow",
+    "MappingRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
     "PositionRow",
+    "ProvisioningKeyRow",
     "QuotaDefaultRow",
     "ReadingRow",
     "RemovalRow",
@@ -49,6 +54,7 @@ __all__ = [
     "RuleRow",
     "RuleVersionRow",
     "SeriesRow",
+    "SeriesUnitRow",
     "SigningKeyRow",
     "Xid8",
 ]
