@@ -29,8 +29,9 @@ log = structlog.get_logger(role="ingest")
 
 MAX_LEASES: Final = 50_000
 SWEEP_EVERY_S: Final = 1.0
-# What is leased and not used goes back after a round, and what is known of a device is forgotten after some more.
-FORGET_AFTER_ROUNDS: Final = 5
+# What is leased and not used goes back after some rounds, and what is known of a device is forgotten after some more.
+GIVE_BACK_AFTER_ROUNDS: Final = 5
+FORGET_AFTER_ROUNDS: Final = 30
 REDIS_WITHIN_S: Final = 0.5
 REDIS_AGAIN_S: Final = 1.0
 NEAR: Final = 0.2
@@ -304,7 +305,7 @@ class Admission:
             lease.idle_rounds = 0
         else:
             lease.idle_rounds += 1
-            if lease.left:
+            if lease.left and lease.idle_rounds >= GIVE_BACK_AFTER_ROUNDS:
                 self._returned[lease] = self._returned.get(lease, 0) + lease.left
                 lease.left = lease.low = 0
                 self._wake.set()
