@@ -60,6 +60,14 @@ class _Known(msgspec.Struct, eq=False):
     devices_limited: bool
 
 
+class _Device(msgspec.Struct, eq=False):
+    """`single` are all leases that a request with one reading of it takes a token from, its organization's included."""
+
+    requests: Lease | None
+    readings: Lease | None
+    single: tuple[Lease, ...]
+
+
 class Admission:
     """`limited` is False as long as nobody has any limit: then nothing is asked at all."""
 
@@ -69,7 +77,7 @@ class Admission:
         self._metrics = metrics
         # None: the organization has no limits.
         self._known: dict[int, _Known | None] = {}
-        self._devices: dict[tuple[int, str], tuple[Lease | None, Lease | None]] = {}
+        self._devices: dict[tuple[int, str], _Device] = {}
         self._asked: dict[Lease, None] = {}
         self._returned: dict[Lease, int] = {}
         self._wake = asyncio.Event()
@@ -101,6 +109,8 @@ class Admission:
         count = len(readings)
         by_request, by_reading = known.requests, known.readings
         if known.devices_limited:
+            if count == 1:
+                return self._take_one(self._of_device(organization.epoch, known, readings[0].device_id).single)
             return self._take_all(self._parts(organization.epoch, known, readings))
         if (by_request is None or by_request.left > 0) and (by_reading is None or by_reading.left >= count):
             if by_request is not None and by_request.use(1):
@@ -140,12 +150,22 @@ class Admission:
         for reading in readings:
             counts[reading.device_id] = counts.get(reading.device_id, 0) + 1
         for device_id, count in counts.items():
-            by_request, by_reading = self._of_device(epoch, known.book, device_id)
-            if by_request is not None:
-                parts.append((by_request, 1))
-            if by_reading is not None:
-                parts.append((by_reading, count))
+            device = self._of_device(epoch, known, device_id)
+            if device.requests is not None:
+                parts.append((device.requests, 1))
+            if device.readings is not None:
+                parts.append((device.readings, count))
         return parts
+
+    def _take_one(self, leases: tuple[Lease, ...]) -> Verdict:
+        """`_take_all` for the request that is nearly every one."""
+        for lease in leases:
+            if lease.left < 1:
+                return self._lack([(each, 1) for each in leases])
+        for lease in leases:
+            if lease.use(1):
+                self._ask(lease, 0)
+        return None
 
     def _take_all(self, parts: Parts) -> Verdict:
         if any(lease.left < amount for lease, amount in parts):
@@ -177,11 +197,14 @@ class Admission:
         self._asked[lease] = None
         self._wake.set()
 
-    def _of_device(self, epoch: int, book: LimitBook, device_id: str) -> tuple[Lease | None, Lease | None]:
+    def _of_device(self, epoch: int, known: _Known, device_id: str) -> _Device:
         found = self._devices.get((epoch, device_id))
         if found is None:
-            requests, readings = book.of_device(device_id)
-            found = _lease(epoch, "requests", device_id, requests), _lease(epoch, "readings", device_id, readings)
+            by_request, by_reading = known.book.of_device(device_id)
+            requests = _lease(epoch, "requests", device_id, by_request)
+            readings = _lease(epoch, "readings", device_id, by_reading)
+            all_of_them = (known.requests, known.readings, requests, readings)
+            found = _Device(requests, readings, tuple(lease for lease in all_of_them if lease is not None))
             while len(self._devices) >= MAX_LEASES:
                 del self._devices[next(iter(self._devices))]
             self._devices[epoch, device_id] = found
@@ -288,9 +311,9 @@ class Admission:
                     for lease in (known.requests, known.readings):
                         self._give_back(lease)
             forgotten = []
-            for key, leases in self._devices.items():
+            for key, device in self._devices.items():
                 # Both of them, also when the first one is idle.
-                idle = [self._give_back(lease) for lease in leases]
+                idle = [self._give_back(lease) for lease in (device.requests, device.readings)]
                 if min(idle) > FORGET_AFTER_ROUNDS:
                     forgotten.append(key)
             for key in forgotten:

@@ -10,7 +10,7 @@ from iotplatform.domain.limit import Counted, Grant, Rates, TokenBuckets
 # A lease that is used up faster than this was too small, and one that lasts longer is too large.
 TOO_FAST_S: Final = 1.0
 TOO_SLOW_S: Final = 10.0
-FIRST: Final = 16
+FIRST: Final = 64
 # No process holds more than this part of the smallest bucket. A device speaks to one process, an organization to all.
 MOST_OF_ORGANIZATION: Final = 10
 MOST_OF_DEVICE: Final = 2
@@ -76,7 +76,7 @@ class Lease:
 
     def take_in(self, grant: Grant, now: float) -> None:
         self.left += grant.tokens
-        self.low = min(self.left, self.size) // 2
+        self.low = min(self.left, self.size) // 4
         if grant.wait_s > 0:
             self.closed_until = now + max(CLOSED_S, grant.wait_s)
             # Asking for more before then would be in vain.
