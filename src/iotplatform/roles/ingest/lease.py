@@ -65,6 +65,10 @@ class Lease:
         self.local: TokenBuckets | None = None
         self._asked_at = 0.0
 
+    @property
+    def scope(self) -> str:
+        return "device" if self.subject else "organization"
+
     def resize(self, now: float) -> None:
         """Before more is asked for."""
         lasted = now - self._asked_at
