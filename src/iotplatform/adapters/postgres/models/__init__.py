@@ -9,7 +9,7 @@ from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, L
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
-from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
+from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
@@ -33,6 +33,7 @@ __all__ = [
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "IngestionRow",
     "LaneRow",
     "LimitsRow",
     "MaintenanceWindowRow",
