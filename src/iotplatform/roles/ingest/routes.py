@@ -138,7 +138,7 @@ class IngestEndpoint:
                 if message["type"] != "http.request":
                     raise Rejected("malformed", "the request ended before its body did")
                 chunk: bytes = message["body"]
-                if not self.receiving.reserve(len(chunk)):
+                if not self.receiving.reserve(len(chunk), size):
                     raise overloaded()
                 size += len(chunk)
                 if size > MAX_BODY_BYTES:
