@@ -10,7 +10,8 @@ from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsR
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
-from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
+from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
     RulePackRow,
@@ -37,11 +38,13 @@ __all__ = [
     "LaneRow",
     "LimitsRow",
     "MaintenanceWindowRow",
+    "MappingRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
     "PositionRow",
+    "ProvisioningKeyRow",
     "QuotaDefaultRow",
     "ReadingRow",
     "RemovalRow",
@@ -51,6 +54,7 @@ __all__ = [
     "RuleRow",
     "RuleVersionRow",
     "SeriesRow",
+    "SeriesUnitRow",
     "SigningKeyRow",
     "Xid8",
 ]
