@@ -99,3 +99,18 @@ async def test_what_no_mapping_is_for_is_nobodys_and_what_is_wrong_is_dead_lette
     (letter,) = (await gateway.http.get(f"{gateway.path}/dead-letters")).json()["items"]
     assert gateway.topic("press/data") in letter["detail"]
     assert (letter["device_id"], letter["encoding"]) == ("gw1", "base64")
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_device_that_nobody_has_registered_is_by_its_first_reading(gateway: Gateway, qos: int) -> None:
+    name = f"new-{qos}"
+    async with device(gateway.platform, gateway.organization, name) as client:
+        await client.publish(f"iot/{gateway.organization}/{name}/senml", b'[{"n":"t","u":"Cel","v":1}]', qos=qos)
+        await gateway.latest(name, "t")
+
+    async def known() -> bool:
+        path = f"{gateway.path}/devices/{name}"
+        units = (await gateway.http.get(f"{gateway.path}/series", params={"device_id": name})).json()["items"]
+        return (await gateway.http.get(path)).status_code == 200 and units[0]["unit"] == "Cel"
+
+    await eventually(known)

@@ -180,11 +180,14 @@ class Intake:
 
     async def _found(self, organization: Organization, topic: Topic, delivery: Delivery) -> Decoded | None:
         """What a message holds; None when it is nobody's affair."""
+        found: Decoded | None
         if topic.kind == "telemetry":
-            return read_message(topic, delivery.data, delivery.stored_at)
-        extraction = await self._parts.directory.mappings(organization.epoch)
-        found = read_mapped(extraction, organization, topic, delivery.data, delivery.stored_at)
+            found = read_message(topic, delivery.data, delivery.stored_at)
+        else:
+            extraction = await self._parts.directory.mappings(organization.epoch)
+            found = read_mapped(extraction, organization, topic, delivery.data, delivery.stored_at)
         if found is not None:
+            # Nobody can tell any more who has sent it. Devices are registered only where nobody needs a credential.
             self._parts.registry.learn(organization, found, is_anonymous=True)
         return found
 

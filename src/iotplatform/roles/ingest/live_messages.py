@@ -79,7 +79,7 @@ class LiveMessages:
                 if mapped is None:
                     return
                 found = mapped
-                self._parts.registry.learn(organization, found, is_anonymous=True)
+            self._parts.registry.learn(organization, found, is_anonymous=True)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)
             self._put(organization, message_letter(_letter_id(), topic, body, arrived_at, error))
