@@ -35,7 +35,10 @@ def ingest_role(
         metrics=metrics,
     )
     membership = membership_of("ingest", resources, data)
-    return IngestRole(parts, verifier, membership, _callout(settings, resources, metrics))
+    role = IngestRole(parts, verifier, membership, _callout(settings, resources, metrics))
+    if role.watch is not None:
+        resources.changes.register(role.watch.changed)
+    return role
 
 
 def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Callout | None:
@@ -45,4 +48,5 @@ def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Call
     # What only follows from a URL may be nothing that its server knows.
     is_guess = settings.nats.url is not None and settings.nats.callout_seed is None
     connection = Connection(url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess)
-    return Callout(keys, connection, is_open=settings.auth.mode != "required")
+    system = Connection(url, metrics, name="iotplatform watch", nkey_seed=keys.system_seed, is_guess=is_guess)
+    return Callout(keys, connection, system, is_open=settings.auth.mode != "required")

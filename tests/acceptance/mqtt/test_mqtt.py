@@ -3,64 +3,9 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import aiomqtt
 import pytest
-
-from tests.support.mqtt import device
-from tests.support.platform import eventually
-
-
-class Fleet:
-    """An organization of a running platform, with devices that have tokens."""
-
-    def __init__(self, platform, http, organization):
-        self.platform = platform
-        self.http = http
-        self.organization = organization
-        self.tokens = {}
-
-    async def add(self, name):
-        answer = await self.http.post(f"/organizations/{self.organization}/devices", json={"id": name, "name": name})
-        assert answer.status_code == 201, answer.text
-        self.tokens[name] = answer.json()["token"]
-
-    def device(self, name, **options):
-        return device(self.platform, self.organization, name, self.tokens.get(name), **options)
-
-    async def ledger(self):
-        return (await self.http.get(f"/organizations/{self.organization}/ledger")).json()
-
-    async def stored(self, count):
-        async def enough():
-            entry = await self.ledger()
-            return entry if entry["stored"] >= count and entry["in_flight"] == 0 else None
-
-        entry = await eventually(enough)
-        assert (entry["stored"], entry["accepted"], entry["balanced"]) == (count, count, True), entry
-
-    async def readings(self, name):
-        answer = await self.http.get(f"/organizations/{self.organization}/telemetry?device_id={name}&limit=1000")
-        return answer.json()["items"]
-
-    async def letters(self, count=1):
-        async def enough():
-            found = (await self.http.get(f"/organizations/{self.organization}/dead-letters")).json()["items"]
-            return found if len(found) >= count else None
-
-        return await eventually(enough)
-
-
-@pytest.fixture
-async def fleet(platform):
-    async with platform.client() as http:
-        organization = f"mqtt-{uuid.uuid4().hex[:8]}"
-        answer = await http.post("/organizations", json={"id": organization, "name": "A Corp", "partitions": 3})
-        assert answer.status_code == 201, answer.text
-        made = Fleet(platform, http, organization)
-        await made.add("pump")
-        yield made
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
