@@ -34,8 +34,7 @@ async def device(
         username=name if token else None,
         password=token,
         protocol=aiomqtt.ProtocolVersion.V311,
-        timeout=15,
-        **options,
+        **{"timeout": 15, **options},
     ) as client:
         yield client
 
