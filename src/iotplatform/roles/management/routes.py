@@ -78,6 +78,7 @@ from iotplatform.roles.management.rules import (
 )
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
+from iotplatform.roles.management.windows import create_window, delete_window, list_windows, put_window, read_window
 
 
 def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
@@ -142,6 +143,11 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         comment_alarm,
         snooze_alarm,
         list_deliveries,
+        list_windows,
+        create_window,
+        read_window,
+        put_window,
+        delete_window,
         list_readings,
         list_latest,
         read_ledger,

@@ -80,3 +80,17 @@ async def test_each_organization_is_cared_for_by_the_holder_of_its_first_partiti
     assert second.cared_for == second.filled == {epoch for epoch in range(1, 21) if epoch % 2 == 0}
     assert first.duties == {"forget"}
     assert second.duties == {"trim", "fold", "removals", "orphans", "prune", "audit"}
+
+
+async def test_many_organizations_take_turns(at_once, monkeypatch):
+    monkeypatch.setattr(maintenance, "CARED_FOR_AT_ONCE", 7)
+    process = Process({(organization.epoch, 0) for organization in ORGANIZATIONS}, holds_notifications=False)
+    sizes = []
+    running = asyncio.get_running_loop().create_task(process.maintenance.run())
+    async with asyncio.timeout(10):
+        # Nothing in a round lets go of the event loop, so each is over when it is seen.
+        for _ in range(3):
+            await process.rounds.acquire()
+            sizes.append(len(process.cared_for))
+    running.cancel()
+    assert sizes == [7, 14, 20]
