@@ -5,7 +5,9 @@ from __future__ import annotations
 from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.postgres.command_delivery import CommandDelivery
 from iotplatform.adapters.postgres.limits import LimitBooks
+from iotplatform.adapters.postgres.presence import Presence
 from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.members import membership_of
@@ -33,6 +35,8 @@ def ingest_role(
         dead_letters=DeadLetters(resources.connection, resources.publisher),
         counters=resources.counters,
         metrics=metrics,
+        presence=Presence(resources.database),
+        commands=CommandDelivery(resources.database),
     )
     membership = membership_of("ingest", resources, data)
     role = IngestRole(parts, verifier, membership, _callout(settings, resources, metrics))

@@ -82,6 +82,9 @@ class DeviceConnections:
         self._on_event = on_event
         self._on_list = on_list
         self.live: dict[Link, str] = {}
+        # What has come and gone while a list is on its way; None of those that have gone.
+        self._meanwhile: dict[Link, str | None] = {}
+        self._listing = False
         self._tasks = Tasks("ingest.connections")
 
     async def start(self) -> None:
@@ -126,17 +129,29 @@ class DeviceConnections:
             self.live[link] = told.client.user
         else:
             self.live.pop(link, None)
+        if self._listing:
+            self._meanwhile[link] = self.live.get(link)
         await self._on_event(Event(kind, link, told.client.user))
 
     async def _relist(self) -> None:
         """What came or went while nothing was heard."""
         found: dict[Link, str] = {}
+        self._meanwhile = {}
+        self._listing = True
         try:
             for account in ACCOUNTS:
                 found |= await self._list(account)
         except (Unavailable, msgspec.DecodeError) as error:
             log.warning("connections.not_listed", detail=str(error))
             return
+        finally:
+            self._listing = False
+        for link, name in self._meanwhile.items():
+            if name is None:
+                found.pop(link, None)
+            else:
+                found[link] = name
+        self._meanwhile = {}
         self.live = found
         await self._on_list()
 

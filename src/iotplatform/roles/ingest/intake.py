@@ -30,6 +30,7 @@ from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_letter
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.roles.ingest.mqtt_lane import Blocks, MqttLanes
+from iotplatform.roles.ingest.presence import Seen
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
@@ -42,7 +43,7 @@ BLOCK_READINGS: Final = 5_000
 BLOCK_BYTES: Final = 1 << 20
 RETRY_AFTER_S: Final = 1.0
 
-OnReply = Callable[[Organization, Topic, bytes, int], Awaitable[None]]
+OnReply = Callable[[Organization, Topic, bytes], Awaitable[None]]
 
 
 class Step(msgspec.Struct):
@@ -59,7 +60,13 @@ class Step(msgspec.Struct):
 
 
 class Intake:
-    def __init__(self, parts: DoorParts, membership: Membership, *, share: int = SHARE) -> None:
+    """`on_reply` takes a device's reply to a command; it raises Unavailable when it is to be called again."""
+
+    def __init__(
+        self, parts: DoorParts, membership: Membership, seen: Seen, on_reply: OnReply, *, share: int = SHARE
+    ) -> None:
+        self._seen = seen
+        self._on_reply = on_reply
         self._parts = parts
         self._membership = membership
         self._share = share
@@ -159,6 +166,8 @@ class Intake:
             # Of an earlier organization with this id, or of none.
             self._parts.metrics.readings_refused.add(1, "before_creation")
             return [], None
+        if topic is not None and topic.kind == "reply":
+            await self._on_reply(organization, topic, delivery.data)
         if topic is None or topic.kind != "telemetry":
             return [], None
         letter_id = f"mqtt-{delivery.sequence}"
@@ -166,6 +175,7 @@ class Intake:
             found = read_message(topic, delivery.data, delivery.stored_at)
             if self._parts.admission.limited:
                 await self._parts.admission.take(organization, found.readings)
+            self._seen.note(organization.epoch, found.readings, delivery.stored_at)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)
             return [], message_letter(letter_id, topic, delivery.data, delivery.stored_at, error)

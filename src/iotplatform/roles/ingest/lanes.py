@@ -16,6 +16,7 @@ from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.idempotency import IdempotencyKey, KeyedPart
 from iotplatform.roles.ingest.lane import Lane, LaneLimits, Waiting
+from iotplatform.roles.ingest.presence import Seen
 from iotplatform.roles.ingest.request import DirectRequest, Request
 from iotplatform.runtime.tasks import Tasks
 
@@ -29,7 +30,10 @@ class Lanes:
         metrics: Metrics,
         limits: LaneLimits,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        seen: Seen | None = None,
     ) -> None:
+        self.seen = seen or Seen()
         self._publisher = publisher
         self._metrics = metrics
         self._limits = limits
@@ -64,6 +68,7 @@ class Lanes:
         """
         if self._draining:
             raise _stopping()
+        self.seen.note(organization.epoch, readings, arrived_at)
         if organization.partitions == 1:
             request = self._submit(organization, 0, source, readings, arrived_at, key)
             return await request.stored
@@ -114,6 +119,7 @@ class Lanes:
         chunk = self._encode(readings)
         lane = self._lane(organization, partition, source)
         self._check_room(lane, len(chunk))
+        self.seen.note(organization.epoch, readings, arrived_at)
         now = self._clock()
         deadline = now + self._limits.answer_after_s
         self._start(lane, DirectRequest(chunk, len(readings), arrived_at, deadline, answer), now)

@@ -16,6 +16,7 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.ingest.door_parts import DoorParts
+from iotplatform.roles.ingest.intake import OnReply
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.letters import bad_letter, message_letter
 from iotplatform.roles.ingest.message import Topic, read_message
@@ -29,8 +30,9 @@ MAX_ASIDE: Final = 200
 
 
 class LiveMessages:
-    def __init__(self, lanes: Lanes, parts: DoorParts) -> None:
+    def __init__(self, lanes: Lanes, parts: DoorParts, on_reply: OnReply) -> None:
         self._lanes = lanes
+        self._on_reply = on_reply
         self._parts = parts
         self._aside = 0
         self._tasks = Tasks("ingest.live")
@@ -44,7 +46,7 @@ class LiveMessages:
     def take(self, subject: str, body: bytes) -> None:
         """Never raises: nobody waits for an answer."""
         topic = Topic.parse(subject)
-        if topic is None or topic.kind != "telemetry":
+        if topic is None or topic.kind == "other":
             return
         organization = self._parts.directory.known_organization(topic.organization_id)
         if organization is not None:
@@ -65,6 +67,10 @@ class LiveMessages:
             self._store(organization, topic, body)
 
     def _store(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        if topic.kind == "reply":
+            if self._is_free():
+                self._tasks.spawn(self._reply(organization, topic, body), "reply")
+            return
         arrived_at = now_us()
         try:
             found = read_message(topic, body, arrived_at)
@@ -81,6 +87,15 @@ class LiveMessages:
             self._submit(organization, found.readings, arrived_at)
         elif self._is_free():
             self._tasks.spawn(self._admit(organization, found.readings, arrived_at), "admit")
+
+    async def _reply(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        try:
+            await self._on_reply(organization, topic, body)
+        except Unavailable as error:
+            # The command is sent again, and so is the reply.
+            log.debug("ingest.reply_lost", detail=error.detail)
+        finally:
+            self._aside -= 1
 
     def _submit(self, organization: Organization, readings: list[Reading], arrived_at: int) -> None:
         def stored(error: PlatformError | None) -> None:

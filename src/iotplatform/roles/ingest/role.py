@@ -16,6 +16,7 @@ from iotplatform.adapters.nats.device_messages import DeviceMessages
 from iotplatform.adapters.nats.intake_trimming import IntakeTrimmer
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.errors import Unavailable
+from iotplatform.roles.ingest.command_sender import CommandSender
 from iotplatform.roles.ingest.device_requests import DeviceRequests
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.entrance import Entrance
@@ -23,6 +24,7 @@ from iotplatform.roles.ingest.intake import Intake
 from iotplatform.roles.ingest.lane import LaneLimits
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.live_messages import LiveMessages
+from iotplatform.roles.ingest.presence import PresenceKeeper, Seen
 from iotplatform.roles.ingest.routes import IngestEndpoint
 from iotplatform.roles.ingest.watch import Watch
 from iotplatform.runtime.membership import Membership
@@ -57,16 +59,21 @@ class IngestRole:
             if callout
             else None
         )
-        self.watch = Watch(callout.system, parts.directory) if callout else None
-        self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits())
+        seen = Seen()
+        self._presence = PresenceKeeper(
+            parts.presence, parts.directory, seen, lambda: membership.owns("ingest/presence")
+        )
+        self._commands = CommandSender(parts.commands, parts.connection, lambda: membership.owns("ingest/commands"))
+        self.watch = Watch(callout.system, parts.directory, self._presence) if callout else None
+        self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits(), seen=seen)
         # For every door: what is not admitted goes into no lane.
         self.admission = parts.admission
         self.endpoint = IngestEndpoint(
             self._lanes, parts.admission, parts.directory, verifier, parts.counters, parts.metrics
         )
-        self.intake = Intake(parts, membership)
+        self.intake = Intake(parts, membership, seen, self._commands.reply)
         self._messages = DeviceMessages(parts.connection)
-        self._live = LiveMessages(self._lanes, parts)
+        self._live = LiveMessages(self._lanes, parts, self._commands.reply)
         self._requests = DeviceRequests(self._lanes, parts, self._messages, self.endpoint.receiving)
         self._trimmer = IntakeTrimmer(parts.connection)
         self._directory = parts.directory
@@ -81,6 +88,7 @@ class IngestRole:
         self._tasks.start(self._lanes.wait(), "lanes")
         self._tasks.start(self.admission.wait(), "limits")
         self._tasks.start(self._live.wait(), "live")
+        self._tasks.start(self._presence.run(self.watch.live_signs if self.watch else tuple), "presence")
         # The door for HTTP needs no other process of the role: it does not wait for a PostgreSQL that is away.
         self._tasks.start(self._share(), "intake")
         if self._callout is not None and self._callout_connection is not None:
@@ -96,6 +104,7 @@ class IngestRole:
         self._tasks.start(self._membership.run(), "membership")
         await self.intake.start()
         self._tasks.start(self._trim(), "trim")
+        self._tasks.start(self._commands.run(), "commands")
         await self.intake.wait()
 
     async def _trim(self) -> None:

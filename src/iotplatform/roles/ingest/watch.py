@@ -13,6 +13,7 @@ from iotplatform.adapters.postgres.changes import EVERYTHING, Change
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.errors import Unavailable
 from iotplatform.roles.ingest.entrance import Sign
+from iotplatform.roles.ingest.presence import PresenceKeeper
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="ingest")
@@ -21,8 +22,9 @@ log = structlog.get_logger(role="ingest")
 class Watch:
     """`connection` is one of the system account."""
 
-    def __init__(self, connection: Connection, directory: Directory) -> None:
+    def __init__(self, connection: Connection, directory: Directory, presence: PresenceKeeper) -> None:
         self._connection = connection
+        self._presence = presence
         self._directory = directory
         self.connections = DeviceConnections(connection, self._happened, self._listed)
         self._tasks = Tasks("ingest.watch")
@@ -56,7 +58,10 @@ class Watch:
 
     async def _happened(self, event: Event) -> None:
         sign = Sign.parse(event.name)
-        if sign is None or event.kind == "disconnected":
+        if sign is None:
+            return
+        self._presence.changed(sign)
+        if event.kind == "disconnected":
             return
         try:
             # It may have been revoked after it was let in, and before anybody knew that it is here.
@@ -65,6 +70,7 @@ class Watch:
             log.debug("watch.unknown", detail=error.detail)
 
     async def _listed(self) -> None:
+        self._presence.listed()
         try:
             await self._check_all()
         except Unavailable as error:
@@ -78,6 +84,9 @@ class Watch:
         if sign.token_id and not await self._directory.token_is_live(sign.token_id):
             log.info("watch.ended", organization=sign.organization_id, device=sign.device_id)
             await self.connections.end(link)
+
+    def live_signs(self) -> list[Sign]:
+        return [sign for _, sign in self._signs()]
 
     def _signs(self) -> list[tuple[Link, Sign]]:
         found = [(link, Sign.parse(name)) for link, name in self.connections.live.items()]

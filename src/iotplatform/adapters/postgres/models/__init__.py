@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
+from iotplatform.adapters.postgres.models.commands import CommandRow, DevicePresenceRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
@@ -27,8 +28,10 @@ __all__ = [
     "ChangeRow",
     "ChannelRow",
     "CheckpointRow",
+    "CommandRow",
     "DeliveryRow",
     "DeviceLimitsRow",
+    "DevicePresenceRow",
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
