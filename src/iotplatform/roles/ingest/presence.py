@@ -57,13 +57,13 @@ class PresenceKeeper:
         self._is_owner = is_owner
         self._was_owner = False
         self._written: dict[Device, float] = {}
-        self._changed: dict[Device, dt.datetime] = {}
+        self._changed: dict[tuple[str, str], dt.datetime] = {}
         self._all_listed = False
 
     def changed(self, sign: Sign) -> None:
         """A connection of this device has come or gone."""
-        if (device := self._device_of(sign)) is not None:
-            self._changed[device] = dt.datetime.now(dt.UTC)
+        if sign.device_id:
+            self._changed[sign.organization_id, sign.device_id] = dt.datetime.now(dt.UTC)
 
     def listed(self) -> None:
         self._all_listed = True
@@ -88,17 +88,21 @@ class PresenceKeeper:
             self._was_owner = self._all_listed = True
         if not self._changed and not self._all_listed:
             return
-        live = {device for sign in signs if (device := self._device_of(sign)) is not None}
+        live = {(sign.organization_id, sign.device_id) for sign in signs if sign.device_id}
         changed, self._changed = self._changed, {}
         all_listed, self._all_listed = self._all_listed, False
-        now = dt.datetime.now(dt.UTC)
         if all_listed:
-            changed = dict.fromkeys(live, now) | changed
+            changed = dict.fromkeys(live, dt.datetime.now(dt.UTC)) | changed
         try:
-            for some in _batches(list(changed.items())):
-                await self._rows.connected((device, device in live, at) for device, at in some)
+            known: dict[tuple[str, str], Device] = {}
+            for names in changed:
+                device = await self._device_of(*names)
+                if device is not None:
+                    known[names] = device
+            for some in _batches(list(known.items())):
+                await self._rows.connected((device, names in live, changed[names]) for names, device in some)
             if all_listed:
-                await self._rows.only(live)
+                await self._rows.only({device for names, device in known.items() if names in live})
         except Unavailable:
             self._changed = changed | self._changed
             self._all_listed = self._all_listed or all_listed
@@ -115,9 +119,9 @@ class PresenceKeeper:
             for device, _ in some:
                 self._written[device] = now + AGAIN_AFTER_S
 
-    def _device_of(self, sign: Sign) -> Device | None:
-        organization = self._directory.known_organization(sign.organization_id)
-        return None if organization is None or not sign.device_id else (organization.epoch, sign.device_id)
+    async def _device_of(self, organization_id: str, device_id: str) -> Device | None:
+        organization = await self._directory.organization(organization_id)
+        return None if organization is None else (organization.epoch, device_id)
 
 
 def _batches(items: list[T]) -> Iterator[list[T]]:
