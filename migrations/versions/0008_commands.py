@@ -25,6 +25,17 @@ UPGRADE = (
         CONSTRAINT device_presence_pkey PRIMARY KEY (epoch, device_id)
     ) WITH (fillfactor = 70)
     """,
+    # It is kept for devices that are not registered as well, so no foreign key takes it along.
+    """
+    CREATE FUNCTION forget_presence() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        DELETE FROM device_presence WHERE epoch = OLD.epoch AND device_id = OLD.id;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER devices_presence AFTER DELETE ON devices FOR EACH ROW EXECUTE FUNCTION forget_presence()
+    """,
     """
     CREATE TABLE commands (
         id uuid NOT NULL CONSTRAINT commands_pkey PRIMARY KEY,
@@ -63,4 +74,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP TRIGGER devices_presence ON devices")
+    op.execute("DROP FUNCTION forget_presence")
     op.execute("DROP TABLE commands, device_presence")

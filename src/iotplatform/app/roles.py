@@ -31,6 +31,7 @@ from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.app.device_removal import DeviceRemover
 from iotplatform.app.doors import ingest_role
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hot_path import HotPath
@@ -163,6 +164,7 @@ async def assemble(
             replayer=Replayer(connection, resources.publisher, metrics),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
+            delete_device=DeviceRemover(resources.database, resources.streams, latest, directory).delete,
             limits=settings.limits,
             limit_books=limit_books,
         )
@@ -195,6 +197,7 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
     duties = Duties(
         lambda: fold_lanes(database),
         remover.finish,
+        DeviceRemover(database, resources.streams, LatestValues(resources.redis), directory).finish,
         remover.remove_orphans,
         lambda: prune_audit(database, settings.audit.keep_s),
     )

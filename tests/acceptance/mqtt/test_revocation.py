@@ -40,3 +40,16 @@ async def test_a_revoked_device_of_nats_is_disconnected(fleet):
         await fleet.revoke("pump")
         async with asyncio.timeout(WITHIN_S):
             await gone.wait()
+
+
+async def test_a_deleted_device_is_disconnected(fleet):
+    gone = asyncio.Event()
+
+    async def on_lost():
+        gone.set()
+
+    async with nats_device(fleet, "pump", disconnected_cb=on_lost):
+        answer = await fleet.http.delete(f"/organizations/{fleet.organization}/devices/pump")
+        assert answer.status_code == 204, answer.text
+        async with asyncio.timeout(WITHIN_S):
+            await gone.wait()

@@ -86,6 +86,16 @@ class Streams:
         config = {**answer["config"], "max_bytes": max_bytes or self._limits.organization_max_bytes}
         await self._api.call(f"STREAM.UPDATE.{name}", config, timeout_s=30)
 
+    async def last_position(self, organization_id: str) -> int:
+        """The sequence of the newest message in an organization's stream.
+
+        Raises:
+            Unavailable: JetStream is away.
+            ApiError: the organization is being made or deleted.
+        """
+        answer = await self._api.call(f"STREAM.INFO.{subjects.organization_stream(organization_id)}")
+        return int(answer["state"]["last_seq"])
+
     async def renew_organization(self, organization: Organization) -> None:
         """The stream of a new organization, without anything that an earlier one of its id may have left.
 

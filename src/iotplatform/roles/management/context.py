@@ -28,7 +28,8 @@ from iotplatform.errors import Rejected
 class ManagementContext(msgspec.Struct, frozen=True):
     """`default_rule` makes the rule that a new organization of this id gets.
 
-    `delete_organization` removes every trace; False when somebody else has. `limits` are those of the settings.
+    `delete_organization` and `delete_device` remove every trace; False when there is none. `limits` are those of the
+    settings.
     """
 
     database: Database
@@ -43,6 +44,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     replayer: Replayer
     default_rule: Callable[[str], Rule]
     delete_organization: Callable[[Organization, Check], Awaitable[bool]]
+    delete_device: Callable[[Organization, str, Check], Awaitable[bool]]
     limits: Limits
     limit_books: LimitBooks
 

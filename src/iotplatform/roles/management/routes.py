@@ -36,6 +36,7 @@ from iotplatform.roles.management.deliveries import list_deliveries
 from iotplatform.roles.management.devices import (
     create_device,
     create_device_of,
+    delete_device,
     list_devices,
     patch_device,
     put_device,
@@ -111,6 +112,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         create_command,
         list_commands,
         read_command,
+        delete_device,
         create_token,
         revoke_token,
         list_rules,

@@ -34,6 +34,7 @@ class Duties(msgspec.Struct, frozen=True):
 
     fold_lanes: Callable[[], Awaitable[int]]
     finish_removals: Callable[[], Awaitable[None]]
+    finish_device_removals: Callable[[], Awaitable[None]]
     remove_orphans: Callable[[], Awaitable[None]]
     prune_audit: Callable[[], Awaitable[int]]
 
@@ -88,6 +89,7 @@ class Maintenance:
         await self._try(self._streams.trim_notifications)
         await self._try(self._duties.fold_lanes)
         await self._try(self._duties.finish_removals)
+        await self._try(self._duties.finish_device_removals)
         if rounds % ORPHANS_EVERY_ROUNDS == 0:
             await self._try(self._duties.remove_orphans)
             await self._try(self._duties.prune_audit)

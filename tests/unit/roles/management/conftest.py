@@ -15,6 +15,7 @@ from iotplatform.adapters.nats.replay import ReplayResult
 from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.device_removals import DeviceRemovals
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
@@ -105,6 +106,10 @@ class Stubs:
         return LedgerEntry(organization.id, 10, 7, 1, 2, 3, 0, balanced=True)
 
 
+async def no_position() -> int:
+    return 0
+
+
 def default_rule(organization_id: str) -> Rule:
     return Rule("default", organization_id, "Temperature too high", "temp*", Threshold(">", 80.0))
 
@@ -136,6 +141,9 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         await directory.apply([Change("organization", organization.epoch, organization.id)])
         return removal is not None
 
+    async def delete_device(organization: Organization, device_id: str, check: Check) -> bool:
+        return await DeviceRemovals(database).begin(organization, device_id, check, no_position) is not None
+
     parts: dict[str, Any] = {
         "streams": stubs.streams,
         "latest": stubs.latest,
@@ -151,6 +159,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         verifier=Verifier(directory.public_key, directory.token_is_live),
         default_rule=default_rule,
         delete_organization=delete_organization,
+        delete_device=delete_device,
         limits=Limits(),
         limit_books=LimitBooks(database, Limits()),
         **parts,

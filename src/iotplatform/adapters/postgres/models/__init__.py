@@ -5,7 +5,7 @@ from __future__ import annotations
 from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.commands import CommandRow, DevicePresenceRow
-from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
+from iotplatform.adapters.postgres.models.devices import DeviceRemovalRow, DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
@@ -32,6 +32,7 @@ __all__ = [
     "DeliveryRow",
     "DeviceLimitsRow",
     "DevicePresenceRow",
+    "DeviceRemovalRow",
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
