@@ -20,6 +20,11 @@ PAGE: Final = 1_024
 # How long servers of a cluster may take to answer.
 ANSWER_S: Final = 1.0
 
+_KINDS: Final[dict[str, Literal["connected", "disconnected"]]] = {
+    "CONNECT": "connected",
+    "DISCONNECT": "disconnected",
+}
+
 
 class Link(msgspec.Struct, frozen=True):
     """A live connection: a number on a server."""
@@ -65,7 +70,7 @@ class _List(msgspec.Struct):
     data: _Page = msgspec.field(default_factory=_Page)
 
 
-_told = msgspec.json.Decoder(_Told)
+_told_decoder = msgspec.json.Decoder(_Told)
 _list = msgspec.json.Decoder(_List)
 
 
@@ -75,7 +80,7 @@ class DeviceConnections:
     def __init__(
         self,
         connection: Connection,
-        on_event: Callable[[Event], Awaitable[None]],
+        on_event: Callable[[Event], None],
         on_list: Callable[[], Awaitable[None]],
     ) -> None:
         self._connection = connection
@@ -88,9 +93,8 @@ class DeviceConnections:
         self._tasks = Tasks("ingest.connections")
 
     async def start(self) -> None:
-        for account in ACCOUNTS:
-            await self._connection.subscribe(f"$SYS.ACCOUNT.{account}.CONNECT", self._came)
-            await self._connection.subscribe(f"$SYS.ACCOUNT.{account}.DISCONNECT", self._went)
+        # One subscription, because two would not keep the order of a connection's coming and going.
+        await self._connection.subscribe("$SYS.ACCOUNT.*.*", self._told)
         self._connection.on_connected(self._spawn_list)
         if self._connection.is_connected:
             self._spawn_list()
@@ -113,15 +117,13 @@ class DeviceConnections:
     def _spawn_list(self) -> None:
         self._tasks.spawn(self._relist(), "list")
 
-    async def _came(self, message: Msg) -> None:
-        await self._tell("connected", message)
-
-    async def _went(self, message: Msg) -> None:
-        await self._tell("disconnected", message)
-
-    async def _tell(self, kind: Literal["connected", "disconnected"], message: Msg) -> None:
+    async def _told(self, message: Msg) -> None:
+        _, _, account, what = message.subject.split(".")
+        kind = _KINDS.get(what)
+        if kind is None or account not in ACCOUNTS:
+            return
         try:
-            told = _told.decode(message.data)
+            told = _told_decoder.decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return
         link = Link(told.server.id, told.client.id)
@@ -131,7 +133,7 @@ class DeviceConnections:
             self.live.pop(link, None)
         if self._listing:
             self._meanwhile[link] = self.live.get(link)
-        await self._on_event(Event(kind, link, told.client.user))
+        self._on_event(Event(kind, link, told.client.user))
 
     async def _relist(self) -> None:
         """What came or went while nothing was heard."""

@@ -56,16 +56,18 @@ class Watch:
                 if sign.token_id in tokens:
                     await self._check(link, sign)
 
-    async def _happened(self, event: Event) -> None:
+    def _happened(self, event: Event) -> None:
         sign = Sign.parse(event.name)
         if sign is None:
             return
         self._presence.changed(sign)
-        if event.kind == "disconnected":
-            return
-        try:
+        if event.kind == "connected" and sign.token_id:
             # It may have been revoked after it was let in, and before anybody knew that it is here.
-            await self._check(event.link, sign)
+            self._tasks.spawn(self._look(event.link, sign), "look")
+
+    async def _look(self, link: Link, sign: Sign) -> None:
+        try:
+            await self._check(link, sign)
         except Unavailable as error:
             log.debug("watch.unknown", detail=error.detail)
 
