@@ -6,6 +6,7 @@ from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.postgres.command_delivery import CommandDelivery
+from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.presence import Presence
 from iotplatform.adapters.redis.leases import TokenLeases
@@ -16,6 +17,8 @@ from iotplatform.app.settings import Settings
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.ingest.door_parts import DoorParts
+from iotplatform.roles.ingest.presence import IngestionPresence
+from iotplatform.roles.ingest.registry import Registry
 from iotplatform.roles.ingest.role import Callout, IngestRole
 
 
@@ -27,6 +30,8 @@ def ingest_role(
     limit_books: LimitBooks,
     verifier: Verifier,
 ) -> IngestRole:
+    registry = Registry(resources.database, registers_unknown=settings.auth.mode != "required")
+    resources.changes.register(registry.apply)
     parts = DoorParts(
         connection=resources.connection,
         publisher=resources.publisher,
@@ -35,11 +40,13 @@ def ingest_role(
         dead_letters=DeadLetters(resources.connection, resources.publisher),
         counters=resources.counters,
         metrics=metrics,
+        registry=registry,
         presence=Presence(resources.database),
         commands=CommandDelivery(resources.database),
     )
     membership = membership_of("ingest", resources, data)
-    role = IngestRole(parts, verifier, membership, _callout(settings, resources, metrics))
+    presence = IngestionPresence(resources.connection, IngestionRoll(resources.database))
+    role = IngestRole(parts, verifier, membership, presence, _callout(settings, resources, metrics))
     if role.watch is not None:
         resources.changes.register(role.watch.changed)
     return role

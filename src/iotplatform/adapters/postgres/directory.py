@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -18,6 +18,8 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.domain.channel import Channel
 from iotplatform.domain.identifiers import identifier_fault
+from iotplatform.domain.mappings.extraction import Extraction
+from iotplatform.domain.mappings.mapping import Mapping
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.domain.timestamps import to_microseconds
@@ -28,11 +30,14 @@ MAX_LIVE_TOKENS: Final = 50_000
 
 _ORGANIZATIONS: Final = "SELECT id, epoch, name, partitions, created_at FROM organizations"
 _RULES: Final = "SELECT definition FROM rules WHERE epoch = $1 ORDER BY id"
+_TAGS: Final = "SELECT id, tags FROM devices WHERE epoch = $1 AND cardinality(tags) > 0"
 _CHANNELS: Final = "SELECT id, name, type, enabled, severities, config FROM channels WHERE epoch = $1 ORDER BY id"
+_MAPPINGS: Final = "SELECT definition FROM mappings WHERE epoch = $1 ORDER BY id"
 _LIVE_TOKEN: Final = "SELECT 1 FROM device_tokens WHERE id = $1 AND revoked_at IS NULL"  # noqa: S105
 _KEYS: Final = "SELECT kid, public_pem FROM signing_keys"
 
 _rule_decoder = msgspec.json.Decoder(Rule)
+_mapping_decoder = msgspec.json.Decoder(Mapping)
 
 
 class Misses:
@@ -67,7 +72,16 @@ class Directory:
         self._organizations: dict[str, Organization] = {}
         self._unknown_organizations = Misses()
         self._rules: dict[int, list[Rule]] = {}
+        self._tags: dict[int, dict[str, frozenset[str]]] = {}
+        self._last_tags: dict[int, dict[str, frozenset[str]]] = {}
         self._channels: dict[int, list[Channel]] = {}
+        self._mappings: dict[int, Extraction] = {}
+        self._of_organizations: dict[str, dict[int, Any]] = {
+            "rule": self._rules,
+            "device": self._tags,
+            "channel": self._channels,
+            "mapping": self._mappings,
+        }
         self._live_tokens: dict[str, None] = {}
         self._dead_tokens = Misses()
         self._keys: dict[str, str] = {}
@@ -123,6 +137,22 @@ class Directory:
             self._rules[epoch] = found
         return found
 
+    async def device_tags(self, epoch: int) -> dict[str, frozenset[str]]:
+        """Of the organization's devices that have any."""
+        known = self._tags.get(epoch)
+        if known is not None:
+            return known
+        generation = self._generation
+        with translated():
+            rows = await self._pool.fetch(_TAGS, epoch)
+        found = {row["id"]: frozenset(row["tags"]) for row in rows}
+        # Devices change often, and their tags hardly ever: who goes by them need not do so anew.
+        if found == (before := self._last_tags.get(epoch)):
+            found = before
+        if generation == self._generation:
+            self._tags[epoch] = self._last_tags[epoch] = found
+        return found
+
     async def channels(self, epoch: int) -> list[Channel]:
         known = self._channels.get(epoch)
         if known is not None:
@@ -133,6 +163,19 @@ class Directory:
         found = [msgspec.convert({**dict(row), "config": msgspec.json.decode(row["config"])}, Channel) for row in rows]
         if generation == self._generation:
             self._channels[epoch] = found
+        return found
+
+    async def mappings(self, epoch: int) -> Extraction:
+        """What the messages of gateways say, by the organization's mappings."""
+        known = self._mappings.get(epoch)
+        if known is not None:
+            return known
+        generation = self._generation
+        with translated():
+            rows = await self._pool.fetch(_MAPPINGS, epoch)
+        found = Extraction([_mapping_decoder.decode(row["definition"]) for row in rows])
+        if generation == self._generation:
+            self._mappings[epoch] = found
         return found
 
     async def token_is_live(self, token_id: str) -> bool:
@@ -182,10 +225,8 @@ class Directory:
             match change.kind:
                 case "organization":
                     organizations.add(change.key)
-                case "rule" if change.epoch is not None:
-                    self._rules.pop(change.epoch, None)
-                case "channel" if change.epoch is not None:
-                    self._channels.pop(change.epoch, None)
+                case "rule" | "device" | "channel" | "mapping" as kind if change.epoch is not None:
+                    self._of_organizations[kind].pop(change.epoch, None)
                 case "device_token":
                     self._live_tokens.pop(change.key, None)
                     self._dead_tokens.drop(change.key)
@@ -214,7 +255,10 @@ class Directory:
         self._organizations = organizations
         for epoch in before - after:
             self._rules.pop(epoch, None)
+            self._tags.pop(epoch, None)
+            self._last_tags.pop(epoch, None)
             self._channels.pop(epoch, None)
+            self._mappings.pop(epoch, None)
         if before != after:
             for callback in self._callbacks:
                 callback()
@@ -222,7 +266,9 @@ class Directory:
     def _forget(self) -> None:
         self._unknown_organizations.clear()
         self._rules.clear()
+        self._tags.clear()
         self._channels.clear()
+        self._mappings.clear()
         self._live_tokens.clear()
         self._dead_tokens.clear()
         self._keys = {}

@@ -24,8 +24,7 @@ from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.idempotency import IdempotencyKey
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.message import MAX_BYTES
-from iotplatform.roles.ingest.receiving import Receiving
-from iotplatform.roles.ingest.routes import overloaded
+from iotplatform.roles.ingest.receiving import Receiving, overloaded
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
 
@@ -114,7 +113,9 @@ class DeviceRequests:
         )
         if self._parts.admission.limited:
             await self._parts.admission.take(organization, found.readings)
-        return await self._lanes.store(organization, "http", found.readings, arrived_at, key=key)
+        ack = await self._lanes.store(organization, "http", found.readings, arrived_at, key=key)
+        self._parts.registry.learn(organization, found, is_anonymous=True)
+        return ack
 
 
 def _problem(error: PlatformError) -> dict[str, Any]:

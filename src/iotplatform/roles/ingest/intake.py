@@ -26,11 +26,11 @@ from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
+from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_letter
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.roles.ingest.mqtt_lane import Blocks, MqttLanes
-from iotplatform.roles.ingest.presence import Seen
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
@@ -168,14 +168,18 @@ class Intake:
             return [], None
         if topic is not None and topic.kind == "reply":
             await self._on_reply(organization, topic, delivery.data)
-        if topic is None or topic.kind != "telemetry":
+        if topic is None or topic.kind == "reply":
             return [], None
         letter_id = f"mqtt-{delivery.sequence}"
         try:
-            found = read_message(topic, delivery.data, delivery.stored_at)
+            mappings = await self._parts.directory.mappings(organization.epoch) if topic.kind == "other" else None
+            found = read_message(topic, delivery.data, delivery.stored_at, mappings)
+            if found is None:
+                return [], None
             if self._parts.admission.limited:
                 await self._parts.admission.take(organization, found.readings)
             self._seen.note(organization.epoch, found.readings, delivery.stored_at)
+            self._parts.registry.learn(organization, found, is_anonymous=True)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)
             return [], message_letter(letter_id, topic, delivery.data, delivery.stored_at, error)
@@ -239,7 +243,7 @@ class Intake:
         for delivery in step.deliveries:
             topic = Topic.parse(delivery.subject)
             letter_id = f"mqtt-{delivery.sequence}"
-            if topic is None or topic.kind != "telemetry" or letter_id in lettered:
+            if topic is None or topic.kind == "reply" or letter_id in lettered:
                 continue
             letter = full_letter(letter_id, topic, delivery.data, delivery.stored_at)
             await self._put(organization, letter, backoff, {INTAKE: str(delivery.sequence)})

@@ -14,9 +14,9 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading, encode_readings
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.idempotency import IdempotencyKey, KeyedPart
 from iotplatform.roles.ingest.lane import Lane, LaneLimits, Waiting
-from iotplatform.roles.ingest.presence import Seen
 from iotplatform.roles.ingest.request import DirectRequest, Request
 from iotplatform.runtime.tasks import Tasks
 

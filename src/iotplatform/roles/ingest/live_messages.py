@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from iotplatform.domain.dead_letter import DeadLetter
+from iotplatform.domain.mappings.extraction import Extraction
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
@@ -46,7 +47,7 @@ class LiveMessages:
     def take(self, subject: str, body: bytes) -> None:
         """Never raises: nobody waits for an answer."""
         topic = Topic.parse(subject)
-        if topic is None or topic.kind == "other":
+        if topic is None:
             return
         organization = self._parts.directory.known_organization(topic.organization_id)
         if organization is not None:
@@ -71,18 +72,36 @@ class LiveMessages:
             if self._is_free():
                 self._tasks.spawn(self._reply(organization, topic, body), "reply")
             return
+        if topic.kind == "other":
+            if self._is_free():
+                self._tasks.spawn(self._map(organization, topic, body), "map")
+            return
+        self._read(organization, topic, body, None)
+
+    async def _map(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        try:
+            self._read(organization, topic, body, await self._parts.directory.mappings(organization.epoch))
+        except Unavailable as error:
+            log.debug("ingest.not_mapped", detail=error.detail)
+        finally:
+            self._aside -= 1
+
+    def _read(self, organization: Organization, topic: Topic, body: bytes, mappings: Extraction | None) -> None:
         arrived_at = now_us()
         try:
-            found = read_message(topic, body, arrived_at)
+            found = read_message(topic, body, arrived_at, mappings)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)
             self._put(organization, message_letter(_letter_id(), topic, body, arrived_at, error))
+            return
+        if found is None:
             return
         if found.bad:
             self._parts.refuse(organization, "invalid", len(found.bad))
             self._put(organization, bad_letter(_letter_id(), topic, body, arrived_at, found.bad))
         if not found.readings:
             return
+        self._parts.registry.learn(organization, found, is_anonymous=True)
         if not self._parts.admission.limited:
             self._submit(organization, found.readings, arrived_at)
         elif self._is_free():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -16,16 +17,20 @@ from iotplatform.adapters.nats.device_messages import DeviceMessages
 from iotplatform.adapters.nats.intake_trimming import IntakeTrimmer
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.errors import Unavailable
+from iotplatform.roles.ingest.acceptance import Acceptance
+from iotplatform.roles.ingest.asides import Asides
+from iotplatform.roles.ingest.attendance import PresenceKeeper, Seen
 from iotplatform.roles.ingest.command_sender import CommandSender
 from iotplatform.roles.ingest.device_requests import DeviceRequests
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.entrance import Entrance
+from iotplatform.roles.ingest.influx import WriteEndpoint
 from iotplatform.roles.ingest.intake import Intake
 from iotplatform.roles.ingest.lane import LaneLimits
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.live_messages import LiveMessages
-from iotplatform.roles.ingest.presence import PresenceKeeper, Seen
-from iotplatform.roles.ingest.routes import IngestEndpoint
+from iotplatform.roles.ingest.presence import IngestionPresence
+from iotplatform.roles.ingest.routes import Handler, IngestEndpoint
 from iotplatform.roles.ingest.watch import Watch
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
@@ -50,9 +55,15 @@ class IngestRole:
     name = "ingest"
 
     def __init__(
-        self, parts: DoorParts, verifier: Verifier, membership: Membership, callout: Callout | None = None
+        self,
+        parts: DoorParts,
+        verifier: Verifier,
+        membership: Membership,
+        presence: IngestionPresence,
+        callout: Callout | None = None,
     ) -> None:
         self._membership = membership
+        self._presence = presence
         self._callout_connection = callout.connection if callout else None
         self._callout = (
             AuthCallout(callout.keys, callout.connection, Entrance(verifier.verify, is_open=callout.is_open).decide)
@@ -60,17 +71,21 @@ class IngestRole:
             else None
         )
         seen = Seen()
-        self._presence = PresenceKeeper(
+        self._attendance = PresenceKeeper(
             parts.presence, parts.directory, seen, lambda: membership.owns("ingest/presence")
         )
         self._commands = CommandSender(parts.commands, parts.connection, lambda: membership.owns("ingest/commands"))
-        self.watch = Watch(callout.system, parts.directory, self._presence) if callout else None
+        self.watch = Watch(callout.system, parts.directory, self._attendance) if callout else None
         self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits(), seen=seen)
         # For every door: what is not admitted goes into no lane.
         self.admission = parts.admission
-        self.endpoint = IngestEndpoint(
-            self._lanes, parts.admission, parts.directory, verifier, parts.counters, parts.metrics
+        self._registry = parts.registry
+        acceptance = Acceptance(
+            self._lanes, parts.admission, parts.directory, parts.counters, Asides(parts.dead_letters), parts.registry
         )
+        self.endpoint = IngestEndpoint(acceptance, verifier, parts.metrics)
+        write = WriteEndpoint(acceptance, verifier, self.endpoint.receiving, parts.metrics)
+        self.endpoints: Mapping[str, Handler] = {"/ingest": self.endpoint, "/api/v2/write": write}
         self.intake = Intake(parts, membership, seen, self._commands.reply)
         self._messages = DeviceMessages(parts.connection)
         self._live = LiveMessages(self._lanes, parts, self._commands.reply)
@@ -87,8 +102,10 @@ class IngestRole:
         self._tasks.start(self._requests.wait(), "requests")
         self._tasks.start(self._lanes.wait(), "lanes")
         self._tasks.start(self.admission.wait(), "limits")
+        self._tasks.start(self._registry.run(), "registry")
         self._tasks.start(self._live.wait(), "live")
-        self._tasks.start(self._presence.run(self.watch.live_signs if self.watch else tuple), "presence")
+        self._tasks.start(self._attendance.run(self.watch.live_signs if self.watch else tuple), "attendance")
+        self._tasks.start(self._presence.run(), "presence")
         # The door for HTTP needs no other process of the role: it does not wait for a PostgreSQL that is away.
         self._tasks.start(self._share(), "intake")
         if self._callout is not None and self._callout_connection is not None:

@@ -12,8 +12,8 @@ from iotplatform.adapters.nats.device_connections import DeviceConnections, Even
 from iotplatform.adapters.postgres.changes import EVERYTHING, Change
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.errors import Unavailable
+from iotplatform.roles.ingest.attendance import PresenceKeeper
 from iotplatform.roles.ingest.entrance import Sign
-from iotplatform.roles.ingest.presence import PresenceKeeper
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="ingest")

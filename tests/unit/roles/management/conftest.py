@@ -27,11 +27,13 @@ from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS
 from iotplatform.domain.control import Control
 from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
+from iotplatform.domain.evaluation import RuleState
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
+from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
 
@@ -62,6 +64,19 @@ class Latest:
         if self.known is None:
             return None
         return [entry for entry in self.known if not device_ids or entry[0] in device_ids]
+
+
+class Analysis:
+    """`known`: by sensor, what analysis remembers; the same for every device."""
+
+    def __init__(self) -> None:
+        self.position: int | None = 1_000
+        self.known: dict[str, dict[str, RuleState]] = {}
+
+    async def states(
+        self, epoch: int, partition: int, device_id: str, sensors: list[str]
+    ) -> tuple[int | None, list[dict[str, RuleState]]]:
+        return self.position, [self.known.get(sensor, {}) for sensor in sensors]
 
 
 class DeadLetters:
@@ -99,6 +114,7 @@ class Stubs:
         self.controls = Controls()
         self.streams = Streams()
         self.latest = Latest()
+        self.analysis = Analysis()
         self.dead_letters = DeadLetters()
         self.replayer = Replayer()
 
@@ -147,6 +163,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
     parts: dict[str, Any] = {
         "streams": stubs.streams,
         "latest": stubs.latest,
+        "analysis": stubs.analysis,
         "ledger": stubs.ledger,
         "controls": stubs.controls,
         "dead_letters": stubs.dead_letters,
@@ -157,6 +174,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         directory=directory,
         tokens=DeviceTokens(keys),
         verifier=Verifier(directory.public_key, directory.token_is_live),
+        backtests=Backtests(database.url),
         default_rule=default_rule,
         delete_organization=delete_organization,
         delete_device=delete_device,

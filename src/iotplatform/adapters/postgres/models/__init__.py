@@ -10,8 +10,9 @@ from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, L
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
-from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
-from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
+from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
+from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
     RulePackRow,
@@ -36,14 +37,17 @@ __all__ = [
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "IngestionRow",
     "LaneRow",
     "LimitsRow",
     "MaintenanceWindowRow",
+    "MappingRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
     "PositionRow",
+    "ProvisioningKeyRow",
     "QuotaDefaultRow",
     "ReadingRow",
     "RemovalRow",
@@ -53,6 +57,7 @@ __all__ = [
     "RuleRow",
     "RuleVersionRow",
     "SeriesRow",
+    "SeriesUnitRow",
     "SigningKeyRow",
     "Xid8",
 ]
