@@ -28,15 +28,20 @@ async def device(
     """Connected under its own client id, with its token if it has one."""
     host, port = address_of(platform)
     options.setdefault("identifier", f"{organization}:{name}")
-    async with aiomqtt.Client(
+    client = aiomqtt.Client(
         host,
         port,
         username=name if token else None,
         password=token,
         protocol=aiomqtt.ProtocolVersion.V311,
         **{"timeout": 15, **options},
-    ) as client:
-        yield client
+    )
+    try:
+        async with client:
+            yield client
+    finally:
+        # paho leaves its sockets to the garbage collector when it is refused or cut off.
+        client._client._reset_sockets()
 
 
 class Fleet:

@@ -7,6 +7,8 @@ import json
 import aiomqtt
 import pytest
 
+from tests.support.platform import eventually
+
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 async def test_every_message_arrives_exactly_once(fleet, qos):
@@ -92,3 +94,30 @@ async def test_a_credential_that_is_presented_is_verified(fleet, token):
     with pytest.raises(aiomqtt.MqttError):
         async with fleet.device("pump"):
             pass
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_gateway_speaks_for_the_devices_of_its_mapping(fleet, qos):
+    rule = {"topic": "zigbee2mqtt/{device}"}
+    made = await fleet.http.put(
+        f"/organizations/{fleet.organization}/mappings/zigbee", json={"name": "Zigbee", "rules": [rule]}
+    )
+    assert made.status_code == 201, made.text
+    async with fleet.device("pump") as gateway:
+        own = f"iot/{fleet.organization}/pump"
+        await gateway.publish(f"{own}/zigbee2mqtt/lamp", b'{"power": 3.5, "state": "ON"}', qos=qos)
+        await gateway.publish(f"{own}/zigbee2mqtt/bridge/state", b"online", qos=qos)
+        await fleet.stored(1)
+    assert [(item["sensor"], item["value"]) for item in await fleet.readings("lamp")] == [("power", 3.5)]
+
+
+async def test_in_open_mode_an_unknown_device_is_registered_by_its_first_reading(fleet):
+    async with fleet.device("newcomer") as newcomer:
+        await newcomer.publish(f"iot/{fleet.organization}/newcomer/telemetry", b'{"temp": 1}', qos=1)
+    await fleet.stored(1)
+
+    async def known():
+        found = await fleet.http.get(f"/organizations/{fleet.organization}/devices/newcomer")
+        return found.status_code == 200
+
+    await eventually(known)
