@@ -29,12 +29,10 @@ async def device(
     host, port = address_of(platform)
     options.setdefault("identifier", f"{organization}:{name}")
     client = aiomqtt.Client(
-        host,
-        port,
         username=name if token else None,
         password=token,
         protocol=aiomqtt.ProtocolVersion.V311,
-        **{"timeout": 15, **options},
+        **{"hostname": host, "port": port, "timeout": 15, **options},
     )
     try:
         async with client:
