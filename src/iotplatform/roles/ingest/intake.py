@@ -24,11 +24,13 @@ from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.shares import Claim, SharedReaders
 from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.payloads.admission import Decoded
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_letter
+from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.roles.ingest.mqtt_lane import Blocks, MqttLanes
 from iotplatform.runtime.backoff import Backoff
@@ -168,18 +170,17 @@ class Intake:
             return [], None
         if topic is not None and topic.kind == "reply":
             await self._on_reply(organization, topic, delivery.data)
-        if topic is None or topic.kind == "reply":
+            return [], None
+        if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)):
             return [], None
         letter_id = f"mqtt-{delivery.sequence}"
         try:
-            mappings = await self._parts.directory.mappings(organization.epoch) if topic.kind == "other" else None
-            found = read_message(topic, delivery.data, delivery.stored_at, mappings)
+            found = await self._found(organization, topic, delivery)
             if found is None:
                 return [], None
             if self._parts.admission.limited:
                 await self._parts.admission.take(organization, found.readings)
             self._seen.note(organization.epoch, found.readings, delivery.stored_at)
-            self._parts.registry.learn(organization, found, is_anonymous=True)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)
             return [], message_letter(letter_id, topic, delivery.data, delivery.stored_at, error)
@@ -187,6 +188,19 @@ class Intake:
             return found.readings, None
         self._parts.refuse(organization, "invalid", len(found.bad))
         return found.readings, bad_letter(letter_id, topic, delivery.data, delivery.stored_at, found.bad)
+
+    async def _found(self, organization: Organization, topic: Topic, delivery: Delivery) -> Decoded | None:
+        """What a message holds; None when it is nobody's affair."""
+        found: Decoded | None
+        if topic.kind == "telemetry":
+            found = read_message(topic, delivery.data, delivery.stored_at)
+        else:
+            extraction = await self._parts.directory.mappings(organization.epoch)
+            found = read_mapped(extraction, organization, topic, delivery.data, delivery.stored_at)
+        if found is not None:
+            # Nobody can tell any more who has sent it. Devices are registered only where nobody needs a credential.
+            self._parts.registry.learn(organization, found, is_anonymous=True)
+        return found
 
     async def _take(self, reader: Reader, lanes: MqttLanes, step: Step) -> None:
         """Until everything of the step is stored: the letters first, then the block that says how far we are."""
@@ -243,7 +257,7 @@ class Intake:
         for delivery in step.deliveries:
             topic = Topic.parse(delivery.subject)
             letter_id = f"mqtt-{delivery.sequence}"
-            if topic is None or topic.kind == "reply" or letter_id in lettered:
+            if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)) or letter_id in lettered:
                 continue
             letter = full_letter(letter_id, topic, delivery.data, delivery.stored_at)
             await self._put(organization, letter, backoff, {INTAKE: str(delivery.sequence)})

@@ -12,7 +12,6 @@ from typing import Final
 import structlog
 
 from iotplatform.domain.dead_letter import DeadLetter
-from iotplatform.domain.mappings.extraction import Extraction
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
@@ -20,6 +19,7 @@ from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.intake import OnReply
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.letters import bad_letter, message_letter
+from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
@@ -47,11 +47,11 @@ class LiveMessages:
     def take(self, subject: str, body: bytes) -> None:
         """Never raises: nobody waits for an answer."""
         topic = Topic.parse(subject)
-        if topic is None:
+        if topic is None or (topic.kind == "other" and not may_be_mapped(topic)):
             return
         organization = self._parts.directory.known_organization(topic.organization_id)
         if organization is not None:
-            self._store(organization, topic, body)
+            self._handle(organization, topic, body)
         elif self._is_free():
             self._tasks.spawn(self._look_up(topic, body), "look_up")
 
@@ -65,43 +65,38 @@ class LiveMessages:
         if organization is None:
             self._parts.metrics.readings_refused.add(1, "not_found")
         else:
+            self._handle(organization, topic, body)
+
+    def _handle(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        if topic.kind != "reply":
             self._store(organization, topic, body)
+        elif self._is_free():
+            self._tasks.spawn(self._reply(organization, topic, body), "reply")
 
     def _store(self, organization: Organization, topic: Topic, body: bytes) -> None:
-        if topic.kind == "reply":
-            if self._is_free():
-                self._tasks.spawn(self._reply(organization, topic, body), "reply")
-            return
-        if topic.kind == "other":
-            if self._is_free():
-                self._tasks.spawn(self._map(organization, topic, body), "map")
-            return
-        self._read(organization, topic, body, None)
-
-    async def _map(self, organization: Organization, topic: Topic, body: bytes) -> None:
-        try:
-            self._read(organization, topic, body, await self._parts.directory.mappings(organization.epoch))
-        except Unavailable as error:
-            log.debug("ingest.not_mapped", detail=error.detail)
-        finally:
-            self._aside -= 1
-
-    def _read(self, organization: Organization, topic: Topic, body: bytes, mappings: Extraction | None) -> None:
         arrived_at = now_us()
         try:
-            found = read_message(topic, body, arrived_at, mappings)
+            if topic.kind == "telemetry":
+                found = read_message(topic, body, arrived_at)
+            else:
+                extraction = self._parts.directory.known_mappings(organization.epoch)
+                if extraction is None:
+                    self._load_mappings(organization, topic, body)
+                    return
+                mapped = read_mapped(extraction, organization, topic, body, arrived_at)
+                if mapped is None:
+                    return
+                found = mapped
+            self._parts.registry.learn(organization, found, is_anonymous=True)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)
             self._put(organization, message_letter(_letter_id(), topic, body, arrived_at, error))
-            return
-        if found is None:
             return
         if found.bad:
             self._parts.refuse(organization, "invalid", len(found.bad))
             self._put(organization, bad_letter(_letter_id(), topic, body, arrived_at, found.bad))
         if not found.readings:
             return
-        self._parts.registry.learn(organization, found, is_anonymous=True)
         if not self._parts.admission.limited:
             self._submit(organization, found.readings, arrived_at)
         elif self._is_free():
@@ -115,6 +110,22 @@ class LiveMessages:
             log.debug("ingest.reply_lost", detail=error.detail)
         finally:
             self._aside -= 1
+
+    def _load_mappings(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        if self._is_free():
+            self._tasks.spawn(self._store_when_known(organization, topic, body), "mappings")
+
+    async def _store_when_known(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        try:
+            await self._parts.directory.mappings(organization.epoch)
+        except Unavailable:
+            self._parts.metrics.readings_refused.add(1, "unavailable")
+            return
+        finally:
+            self._aside -= 1
+        # Unless they have changed in this moment; then the message is lost, as QoS 0 allows.
+        if self._parts.directory.known_mappings(organization.epoch) is not None:
+            self._store(organization, topic, body)
 
     def _submit(self, organization: Organization, readings: list[Reading], arrived_at: int) -> None:
         def stored(error: PlatformError | None) -> None:

@@ -8,7 +8,6 @@ import msgspec
 
 from iotplatform.adapters.nats.subjects import MQTT_PREFIX
 from iotplatform.domain.identifiers import identifier_fault
-from iotplatform.domain.mappings.extraction import Extraction
 from iotplatform.domain.payloads.admission import Decoded, Sender
 from iotplatform.domain.payloads.formats import BY_LEVEL, Format, decode
 from iotplatform.errors import Rejected
@@ -52,21 +51,14 @@ class Topic(msgspec.Struct, frozen=True):
         return "/".join(("iot", self.organization_id, self.device_id, *self.levels))
 
 
-def read_message(topic: Topic, body: bytes, arrived_at: int, mappings: Extraction | None = None) -> Decoded | None:
-    """The readings of a message, and what is bad in it: nobody waits for an answer that refuses all of it.
-
-    None: its topic is none of telemetry, and no mapping is for it.
+def read_message(topic: Topic, body: bytes, arrived_at: int) -> Decoded:
+    """The readings of a message of telemetry, and what is bad in it: nobody waits for an answer that refuses all of it.
 
     Raises:
         Rejected: nothing of it can be used.
     """
-    if topic.kind == "reply" or (topic.kind == "other" and mappings is None):
-        return None
     if len(body) > MAX_BYTES:
         raise Rejected("too_large", f"the message is larger than {MAX_BYTES} bytes: send fewer readings in one")
-    if topic.kind == "other" and mappings is not None:
-        below = "/".join(topic.levels)
-        return mappings.extract(topic.organization_id, topic.device_id, below, body, arrived_at=arrived_at)
     known = topic.format
     if known is None:
         raise Rejected("unsupported_media", "the format that the topic ends in is not known")
