@@ -37,7 +37,9 @@ def test_keys_follow_from_the_password_in_a_url(url, password):
     assert (keys and keys.issuer) == (password and CalloutKeys.derive(password).issuer)
 
 
-@pytest.mark.parametrize("given", ["", "nonsense", "SA" + "A" * 56, seed(nkeys.PREFIX_BYTE_USER)])
+@pytest.mark.parametrize("given", ["", "nonsense", "SA" + "A" * 56, "a user's"])
 def test_what_is_no_account_seed_is_refused(given):
+    if given == "a user's":
+        given = seed(nkeys.PREFIX_BYTE_USER)
     with pytest.raises(ConfigError, match=r"nats\.callout_seed"):
         CalloutKeys.load(given)
