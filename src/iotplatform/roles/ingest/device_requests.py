@@ -60,7 +60,7 @@ class DeviceRequests:
 
     async def _answer(self, subject: str, body: bytes, headers: Mapping[str, str], reply: str) -> None:
         started = time.perf_counter()
-        reserved = self._receiving.reserve(len(body))
+        reserved = self._receiving.reserve(len(body), 0)
         try:
             if not reserved:
                 raise overloaded()
