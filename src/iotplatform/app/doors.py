@@ -5,8 +5,10 @@ from __future__ import annotations
 from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.postgres.command_delivery import CommandDelivery
 from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.limits import LimitBooks
+from iotplatform.adapters.postgres.presence import Presence
 from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.members import membership_of
@@ -39,10 +41,15 @@ def ingest_role(
         counters=resources.counters,
         metrics=metrics,
         registry=registry,
+        presence=Presence(resources.database),
+        commands=CommandDelivery(resources.database),
     )
     membership = membership_of("ingest", resources, data)
     presence = IngestionPresence(resources.connection, IngestionRoll(resources.database))
-    return IngestRole(parts, verifier, membership, presence, _callout(settings, resources, metrics))
+    role = IngestRole(parts, verifier, membership, presence, _callout(settings, resources, metrics))
+    if role.watch is not None:
+        resources.changes.register(role.watch.changed)
+    return role
 
 
 def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Callout | None:
@@ -52,4 +59,5 @@ def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Call
     # What only follows from a URL may be nothing that its server knows.
     is_guess = settings.nats.url is not None and settings.nats.callout_seed is None
     connection = Connection(url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess)
-    return Callout(keys, connection, is_open=settings.auth.mode != "required")
+    system = Connection(url, metrics, name="iotplatform watch", nkey_seed=keys.system_seed, is_guess=is_guess)
+    return Callout(keys, connection, system, is_open=settings.auth.mode != "required")

@@ -10,6 +10,7 @@ import structlog
 
 from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.intake_trimming import IntakeTrimmer
 from iotplatform.adapters.nats.removal import EpochRemover
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
@@ -39,6 +40,7 @@ class OrganizationRemover:
         self._removals = Removals(database)
         self._gaps = Gaps(database)
         self._streams = EpochRemover(connection)
+        self._intake = IntakeTrimmer(connection)
         self._keys = EpochKeys(redis)
         self._directory = directory
 
@@ -92,6 +94,7 @@ class OrganizationRemover:
         steps: list[Callable[[Removal], Awaitable[object]]] = [
             self._remove_stream,
             self._streams.remove_messages,
+            lambda removal: self._intake.remove_consumer(removal.epoch),
             lambda removal: self._keys.remove(removal.epoch),
             lambda removal: self._removals.remove_readings(removal.epoch),
         ]

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "serve": "run the platform, or some of its roles",
     "migrate": "bring the database to this version's schema",
     "ledger": "accepted, stored, dead-lettered and in flight for each organization",
+    "callout": "the public keys for the configuration of a nats-server of your own",
     "simulate": "a fleet of devices, or a CSV file as one device",
 }
 

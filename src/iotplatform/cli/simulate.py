@@ -17,7 +17,13 @@ from tqdm import tqdm
 from iotplatform.app.settings_source import load_settings
 from iotplatform.errors import ConfigError, PlatformError, Rejected
 from iotplatform.simulator.csv_file import read_csv
-from iotplatform.simulator.endpoints import DEFAULT_INGEST, DEFAULT_MANAGEMENT, find_endpoints
+from iotplatform.simulator.endpoints import (
+    DEFAULT_INGEST,
+    DEFAULT_MANAGEMENT,
+    DEFAULT_MQTT,
+    find_endpoints,
+    find_mqtt,
+)
 from iotplatform.simulator.fleet import Fleet
 from iotplatform.simulator.simulation import Simulation
 from iotplatform.simulator.summary import Tally
@@ -89,6 +95,12 @@ def add_parser(
         metavar="URL",
         help=f"management; default: runtime.json in the data directory, else {DEFAULT_MANAGEMENT}",
     )
+    where.add_argument(
+        "--mqtt-url",
+        type=_mqtt_url,
+        metavar="URL",
+        help=f"MQTT, for --protocol mqtt; default: runtime.json in the data directory, else {DEFAULT_MQTT}",
+    )
     parser.set_defaults(run=run)
 
 
@@ -107,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
             organization=arguments.organization,
             token=arguments.token,
             batch=arguments.batch,
+            mqtt=_mqtt(arguments),
         )
     except ConfigError as error:
         return _fail(str(error), _BAD_CONFIGURATION)
@@ -140,8 +153,6 @@ def _simulate(simulation: Simulation, traffic: Traffic) -> int:
 
 
 def _complaint(arguments: argparse.Namespace) -> str | None:
-    if arguments.protocol == "mqtt":
-        return "--protocol mqtt opens with a later release; use --protocol http"
     if arguments.csv is not None:
         for option in ("devices", "duration", "seed"):
             if getattr(arguments, option) is not None:
@@ -160,6 +171,12 @@ def _traffic(arguments: argparse.Namespace) -> Traffic:
         duration_s=arguments.duration,
         seed=arguments.seed,
     ).traffic()
+
+
+def _mqtt(arguments: argparse.Namespace) -> str | None:
+    if arguments.protocol != "mqtt":
+        return None
+    return find_mqtt(_data_dir(arguments), given=arguments.mqtt_url)
 
 
 def _data_dir(arguments: argparse.Namespace) -> Path:
@@ -211,4 +228,15 @@ def _base_url(text: str) -> str:
         valid = False
     if not valid:
         raise argparse.ArgumentTypeError(f"not a base URL such as {DEFAULT_INGEST}")
+    return text
+
+
+def _mqtt_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("mqtt", "mqtts") and parts.hostname and parts.port != 0 and not parts.path.strip("/")
+    except ValueError:
+        valid = False
+    if not valid:
+        raise argparse.ArgumentTypeError(f"not an address such as {DEFAULT_MQTT}")
     return text

@@ -11,6 +11,7 @@ from iotplatform.errors import ConfigError
 
 DEFAULT_INGEST: Final = "http://127.0.0.1:8080"
 DEFAULT_MANAGEMENT: Final = "http://127.0.0.1:8081"
+DEFAULT_MQTT: Final = "mqtt://127.0.0.1:1883"
 
 
 class Endpoints(msgspec.Struct, frozen=True):
@@ -21,10 +22,18 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 
 class _Runtime(msgspec.Struct):
-    """The two entries of runtime.json that matter here; null when that process doesn't run the role."""
+    """The entries of runtime.json that matter here; null when that process doesn't run the role."""
 
     ingest: str | None = None
     management: str | None = None
+    mqtt: str | None = None
+
+
+def find_mqtt(data_dir: Path, *, given: str | None = None) -> str:
+    """Raises:
+    ConfigError: runtime.json is there and can't be understood.
+    """
+    return given or _read_runtime(data_dir / "runtime.json").mqtt or DEFAULT_MQTT
 
 
 def find_endpoints(data_dir: Path, *, ingest: str | None = None, management: str | None = None) -> Endpoints:

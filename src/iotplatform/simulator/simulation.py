@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Protocol
 
 import aiohttp
 import msgspec
@@ -11,8 +13,15 @@ import msgspec
 from iotplatform.errors import PlatformError
 from iotplatform.simulator.client import REQUEST_TIMEOUT, Platform
 from iotplatform.simulator.endpoints import Endpoints
+from iotplatform.simulator.mqtt_fleet import MqttFleet
 from iotplatform.simulator.summary import Tally
 from iotplatform.simulator.traffic import Due, Reading, Traffic
+
+
+class Door(Protocol):
+    """Takes readings, and returns once they are accepted."""
+
+    async def ingest(self, readings: Sequence[Reading]) -> None: ...
 
 
 class Simulation(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +31,8 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     organization: str
     token: str | None = None
     batch: int = 500
+    # Where MQTT is, to publish there instead.
+    mqtt: str | None = None
 
     async def run(self, traffic: Traffic, tally: Tally) -> None:
         """The tally belongs to the caller, so that an interrupted run has one as well.
@@ -36,15 +47,20 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
         async with aiohttp.ClientSession(connector=connector, timeout=REQUEST_TIMEOUT, headers=headers) as session:
             platform = Platform(session, self.endpoints, tally)
             await platform.ensure_organization(self.organization, reachable=self.token is None)
-            tally.start()
-            try:
-                await self._send(traffic, platform)
-            finally:
-                tally.stop()
+            async with AsyncExitStack() as stack:
+                door: Door = platform
+                if self.mqtt is not None:
+                    door = MqttFleet(self.mqtt, self.token, tally)
+                    stack.push_async_callback(door.close)
+                tally.start()
+                try:
+                    await self._send(traffic, door)
+                finally:
+                    tally.stop()
         if traffic.total is not None:
             tally.overdue = traffic.total - tally.sent
 
-    async def _send(self, traffic: Traffic, platform: Platform) -> None:
+    async def _send(self, traffic: Traffic, platform: Door) -> None:
         started = asyncio.get_running_loop().time()
         try:
             async with asyncio.TaskGroup() as lanes:
@@ -59,7 +75,7 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
             raise failures.exceptions[0] from None
 
     async def _send_lane(
-        self, lane: Iterator[Due], platform: Platform, started: float, closes_after_s: float | None
+        self, lane: Iterator[Due], platform: Door, started: float, closes_after_s: float | None
     ) -> None:
         """One request at a time, each with what is due by now: an idle lane sends at once, a busy one sends more."""
         now = asyncio.get_running_loop().time

@@ -3,64 +3,11 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import aiomqtt
 import pytest
 
-from tests.support.mqtt import device
 from tests.support.platform import eventually
-
-
-class Fleet:
-    """An organization of a running platform, with devices that have tokens."""
-
-    def __init__(self, platform, http, organization):
-        self.platform = platform
-        self.http = http
-        self.organization = organization
-        self.tokens = {}
-
-    async def add(self, name):
-        answer = await self.http.post(f"/organizations/{self.organization}/devices", json={"id": name, "name": name})
-        assert answer.status_code == 201, answer.text
-        self.tokens[name] = answer.json()["token"]
-
-    def device(self, name, **options):
-        return device(self.platform, self.organization, name, self.tokens.get(name), **options)
-
-    async def ledger(self):
-        return (await self.http.get(f"/organizations/{self.organization}/ledger")).json()
-
-    async def stored(self, count):
-        async def enough():
-            entry = await self.ledger()
-            return entry if entry["stored"] >= count and entry["in_flight"] == 0 else None
-
-        entry = await eventually(enough)
-        assert (entry["stored"], entry["accepted"], entry["balanced"]) == (count, count, True), entry
-
-    async def readings(self, name):
-        answer = await self.http.get(f"/organizations/{self.organization}/telemetry?device_id={name}&limit=1000")
-        return answer.json()["items"]
-
-    async def letters(self, count=1):
-        async def enough():
-            found = (await self.http.get(f"/organizations/{self.organization}/dead-letters")).json()["items"]
-            return found if len(found) >= count else None
-
-        return await eventually(enough)
-
-
-@pytest.fixture
-async def fleet(platform):
-    async with platform.client() as http:
-        organization = f"mqtt-{uuid.uuid4().hex[:8]}"
-        answer = await http.post("/organizations", json={"id": organization, "name": "A Corp", "partitions": 3})
-        assert answer.status_code == 201, answer.text
-        made = Fleet(platform, http, organization)
-        await made.add("pump")
-        yield made
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
@@ -147,3 +94,30 @@ async def test_a_credential_that_is_presented_is_verified(fleet, token):
     with pytest.raises(aiomqtt.MqttError):
         async with fleet.device("pump"):
             pass
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_gateway_speaks_for_the_devices_of_its_mapping(fleet, qos):
+    rule = {"topic": "zigbee2mqtt/{device}"}
+    made = await fleet.http.put(
+        f"/organizations/{fleet.organization}/mappings/zigbee", json={"name": "Zigbee", "rules": [rule]}
+    )
+    assert made.status_code == 201, made.text
+    async with fleet.device("pump") as gateway:
+        own = f"iot/{fleet.organization}/pump"
+        await gateway.publish(f"{own}/zigbee2mqtt/lamp", b'{"power": 3.5, "state": "ON"}', qos=qos)
+        await gateway.publish(f"{own}/zigbee2mqtt/bridge/state", b"online", qos=qos)
+        await fleet.stored(1)
+    assert [(item["sensor"], item["value"]) for item in await fleet.readings("lamp")] == [("power", 3.5)]
+
+
+async def test_in_open_mode_an_unknown_device_is_registered_by_its_first_reading(fleet):
+    async with fleet.device("newcomer") as newcomer:
+        await newcomer.publish(f"iot/{fleet.organization}/newcomer/telemetry", b'{"temp": 1}', qos=1)
+    await fleet.stored(1)
+
+    async def known():
+        found = await fleet.http.get(f"/organizations/{fleet.organization}/devices/newcomer")
+        return found.status_code == 200
+
+    await eventually(known)

@@ -114,7 +114,7 @@ async def test_a_full_stream_refuses_and_takes_again_when_there_is_room(client, 
     found = []
     for _ in range(20):
         found += await asyncio.gather(door.lanes.store(organization, "http", reading, 5), return_exceptions=True)
-    refusals = [error for error in found if error is not None]
+    refusals = [error for error in found if isinstance(error, Exception)]
     stored = 20 - len(refusals)
     assert 0 < stored < 20
     assert {(type(error), error.kind, error.retry_after_s) for error in refusals} == {(Rejected, "over_quota", 5)}

@@ -134,10 +134,11 @@ def test_no_platform_is_one_clear_line(small_csv, capsys):
     assert out == ""
 
 
-def test_mqtt_opens_later(capsys):
-    arguments = parse("--protocol", "mqtt")
-    assert arguments.run(arguments) == 2
-    assert "mqtt opens with a later release; use --protocol http" in capsys.readouterr().err
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1883", "mqtt://", "mqtt://h:0", "mqtt://h/path"])
+def test_an_address_that_is_none_of_mqtt_is_refused(url, capsys):
+    with pytest.raises(SystemExit):
+        parse("--protocol", "mqtt", "--mqtt-url", url)
+    assert "not an address such as mqtt://127.0.0.1:1883" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [("--devices", 2), ("--duration", 1), ("--seed", 1)])

@@ -46,6 +46,9 @@ class CalloutKeys:
             raise ConfigError("nats.callout_seed is no nkey seed: make one with `nk -gen account`") from error
         if not is_account:
             raise ConfigError("nats.callout_seed is not the seed of an account (SA...): make it with `nk -gen account`")
+        if bytes(nkeys.encode_seed(raw, PREFIX_BYTE_ACCOUNT)).decode() != seed.strip():
+            # The library does not look at the checksum.
+            raise ConfigError("nats.callout_seed has a slip in it: its checksum does not fit")
         return cls(raw)
 
     @classmethod

@@ -325,6 +325,24 @@ class Connection:
             raise Unavailable(f"no answer from {subject}") from error
         return answers
 
+    async def collect(self, subject: str, payload: bytes, *, within_s: float) -> list[Msg]:
+        """One request, and all that answer it in this time: for who does not know how many there are.
+
+        Raises:
+            Unavailable: no connection.
+        """
+        answers: list[Msg] = []
+
+        def is_last(message: Msg) -> bool:
+            answers.append(message)
+            return False
+
+        with contextlib.suppress(Unavailable):
+            await self.request_many(subject, payload, is_last=is_last, timeout_s=within_s)
+        if not answers:
+            raise Unavailable(f"no answer from {subject}")
+        return answers
+
 
 def _cancellations() -> int:
     """How often this task was cancelled so far. More than 0 says little: a TaskGroup of Python 3.11 can leave some."""

@@ -27,11 +27,14 @@ class DeviceMessages:
         self._connection = connection
 
     async def on_live(self, callback: Callable[[str, bytes], None]) -> None:
-        """`callback` is called with subject and body, and must not raise."""
+        """`callback` is called with subject and body, and must not raise.
+
+        Replies of NATS devices are among them; what is published without a QoS and is no reply, is our own.
+        """
 
         async def received(message: Msg) -> None:
-            headers = message.headers
-            if headers is not None and headers.get(_QOS) == "0":
+            qos = (message.headers or {}).get(_QOS)
+            if qos == "0" or (qos is None and ".replies." in message.subject):
                 callback(message.subject, message.data)
 
         await self._connection.subscribe(_LIVE, received, queue=QUEUE)

@@ -6,11 +6,12 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import not_, or_, select
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import conflict, missing, translated
 from iotplatform.adapters.postgres.models import DeviceRow, DeviceTokenRow
+from iotplatform.adapters.postgres.presence import online_devices
 from iotplatform.adapters.postgres.versions import count_version
 
 
@@ -64,9 +65,16 @@ async def change(
 
 
 async def page(
-    database: Database, epoch: int, limit: int, after: str | None, *, tags: list[str], text: str | None
+    database: Database,
+    epoch: int,
+    limit: int,
+    after: str | None,
+    *,
+    tags: list[str],
+    text: str | None,
+    online: bool | None = None,
 ) -> list[DeviceRow]:
-    """By id; those that have all the `tags`, and `text` in their id or name."""
+    """By id; those that have all the `tags`, and `text` in their id or name, and are `online` or not."""
     query = select(DeviceRow).where(DeviceRow.epoch == epoch).order_by(DeviceRow.id).limit(limit)
     if after is not None:
         query = query.where(DeviceRow.id > after)
@@ -76,6 +84,9 @@ async def page(
         query = query.where(
             or_(DeviceRow.id.icontains(text, autoescape=True), DeviceRow.name.icontains(text, autoescape=True))
         )
+    if online is not None:
+        condition = online_devices(epoch)
+        query = query.where(condition if online else not_(condition))
     with translated():
         async with database.sessions() as session:
             return list(await session.scalars(query))

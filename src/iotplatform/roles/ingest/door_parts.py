@@ -7,7 +7,9 @@ import msgspec
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.publisher import Publisher
+from iotplatform.adapters.postgres.command_delivery import CommandDelivery
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.presence import Presence as PresenceRows
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.organization import Organization
 from iotplatform.observability.metrics import Metrics
@@ -25,6 +27,8 @@ class DoorParts(msgspec.Struct, frozen=True):
     dead_letters: DeadLetters
     counters: Counters
     metrics: Metrics
+    presence: PresenceRows
+    commands: CommandDelivery
     registry: Registry
 
     def refuse(self, organization: Organization, reason: str, count: int = 1) -> None:

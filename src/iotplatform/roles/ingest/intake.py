@@ -27,6 +27,7 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.payloads.admission import Decoded
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
+from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_letter
 from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
@@ -44,7 +45,7 @@ BLOCK_READINGS: Final = 5_000
 BLOCK_BYTES: Final = 1 << 20
 RETRY_AFTER_S: Final = 1.0
 
-OnReply = Callable[[Organization, Topic, bytes, int], Awaitable[None]]
+OnReply = Callable[[Organization, Topic, bytes], Awaitable[None]]
 
 
 class Step(msgspec.Struct):
@@ -61,7 +62,13 @@ class Step(msgspec.Struct):
 
 
 class Intake:
-    def __init__(self, parts: DoorParts, membership: Membership, *, share: int = SHARE) -> None:
+    """`on_reply` takes a device's reply to a command; it raises Unavailable when it is to be called again."""
+
+    def __init__(
+        self, parts: DoorParts, membership: Membership, seen: Seen, on_reply: OnReply, *, share: int = SHARE
+    ) -> None:
+        self._seen = seen
+        self._on_reply = on_reply
         self._parts = parts
         self._membership = membership
         self._share = share
@@ -161,6 +168,9 @@ class Intake:
             # Of an earlier organization with this id, or of none.
             self._parts.metrics.readings_refused.add(1, "before_creation")
             return [], None
+        if topic is not None and topic.kind == "reply":
+            await self._on_reply(organization, topic, delivery.data)
+            return [], None
         if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)):
             return [], None
         letter_id = f"mqtt-{delivery.sequence}"
@@ -170,6 +180,7 @@ class Intake:
                 return [], None
             if self._parts.admission.limited:
                 await self._parts.admission.take(organization, found.readings)
+            self._seen.note(organization.epoch, found.readings, delivery.stored_at)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)
             return [], message_letter(letter_id, topic, delivery.data, delivery.stored_at, error)
@@ -246,7 +257,7 @@ class Intake:
         for delivery in step.deliveries:
             topic = Topic.parse(delivery.subject)
             letter_id = f"mqtt-{delivery.sequence}"
-            if topic is None or topic.kind != "telemetry" or letter_id in lettered:
+            if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)) or letter_id in lettered:
                 continue
             letter = full_letter(letter_id, topic, delivery.data, delivery.stored_at)
             await self._put(organization, letter, backoff, {INTAKE: str(delivery.sequence)})

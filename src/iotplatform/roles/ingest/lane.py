@@ -177,7 +177,7 @@ class Lane:
                 try:
                     ack = await self._publisher.publish(self.subject, payload, encoded, timeout_s=ACK_TIMEOUT_S)
                     if keyed is None or not ack.duplicate:
-                        self._stored(requests, headers, ack.seq)
+                        self._stored(requests, headers, ack)
                     else:
                         await self._duplicate(requests, headers, keyed, ack, uncertain=uncertain)
                     return
@@ -198,13 +198,13 @@ class Lane:
         finally:
             self.in_flight = []
 
-    def _stored(self, requests: list[Request], headers: BlockHeaders, sequence: int) -> None:
+    def _stored(self, requests: list[Request], headers: BlockHeaders, ack: Ack) -> None:
         self._number = headers.number
         self._total = headers.total
         self._metrics.readings_accepted.add(headers.count)
         self._metrics.blocks_published.add()
-        _succeed(requests)
-        log.info("ingest.published", subject=self.subject, sequence=sequence, readings=headers.count)
+        _succeed(requests, ack)
+        log.info("ingest.published", subject=self.subject, sequence=ack.seq, readings=headers.count)
 
     async def _duplicate(
         self, requests: list[Request], headers: BlockHeaders, keyed: KeyedPart, ack: Ack, *, uncertain: bool
@@ -212,7 +212,7 @@ class Lane:
         """The stream had the key already. `uncertain` says that an earlier try of this block may have brought it."""
         storer = keyed.storer(await self._publisher.find(ack), headers)
         if storer == "ours":
-            self._stored(requests, headers, ack.seq)
+            self._stored(requests, headers, ack)
             return
         log.info("ingest.duplicate", subject=self.subject, sequence=ack.seq, stored_by=storer)
         if storer == "other":
@@ -222,7 +222,7 @@ class Lane:
         if storer == "gone" and uncertain:
             # Nobody can tell any more whether it was this block, and then its number is used.
             self.renew()
-        _succeed(requests)
+        _succeed(requests, ack)
 
     def _refused(self, requests: list[Request], error: PlatformError, *, uncertain: bool) -> None:
         if uncertain:
@@ -248,6 +248,6 @@ class Lane:
         self.renew()
 
 
-def _succeed(requests: list[Request]) -> None:
+def _succeed(requests: list[Request], ack: Ack) -> None:
     for request in requests:
-        request.succeed()
+        request.succeed(ack)

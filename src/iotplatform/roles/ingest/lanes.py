@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import Callable
 
-from iotplatform.adapters.nats.publisher import Publisher
+from iotplatform.adapters.nats.publisher import Ack, Publisher
 from iotplatform.adapters.nats.subjects import Source, readings_subject
 from iotplatform.domain.identifiers import partition_of
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading, encode_readings
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.idempotency import IdempotencyKey, KeyedPart
 from iotplatform.roles.ingest.lane import Lane, LaneLimits, Waiting
 from iotplatform.roles.ingest.request import DirectRequest, Request
@@ -29,7 +30,10 @@ class Lanes:
         metrics: Metrics,
         limits: LaneLimits,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        seen: Seen | None = None,
     ) -> None:
+        self.seen = seen or Seen()
         self._publisher = publisher
         self._metrics = metrics
         self._limits = limits
@@ -53,8 +57,10 @@ class Lanes:
         arrived_at: int,
         *,
         key: IdempotencyKey | None = None,
-    ) -> None:
-        """Returns when the stream has acknowledged all of the readings; with a key, whichever try has brought them.
+    ) -> Ack:
+        """The stream's acknowledgement when it has all of the readings; with a key, whichever try has brought them.
+
+        Of several partitions, that of the block which was stored last.
 
         Raises:
             Rejected: too large for a block, the organization's stream is full, or the key belongs to another request.
@@ -62,16 +68,15 @@ class Lanes:
         """
         if self._draining:
             raise _stopping()
+        self.seen.note(organization.epoch, readings, arrived_at)
         if organization.partitions == 1:
             request = self._submit(organization, 0, source, readings, arrived_at, key)
-            await request.stored
-            return
+            return await request.stored
         parts: dict[int, list[Reading]] = {}
         for reading in readings:
             parts.setdefault(partition_of(reading.device_id, organization.partitions), []).append(reading)
         if key is not None:
-            await self._store_keyed(organization, source, parts, arrived_at, key)
-            return
+            return await self._store_keyed(organization, source, parts, arrived_at, key)
         prepared = [(partition, part, self._encode(part)) for partition, part in parts.items()]
         for partition, _, chunk in prepared:
             self._check_room(self._lane(organization, partition, source), len(chunk))
@@ -88,6 +93,7 @@ class Lanes:
                 failure for failure in failures if isinstance(failure, Unavailable) and failure.outcome_unknown
             )
             raise next(uncertain, failures[0])
+        return _last(requests)
 
     def submit(
         self,
@@ -113,6 +119,7 @@ class Lanes:
         chunk = self._encode(readings)
         lane = self._lane(organization, partition, source)
         self._check_room(lane, len(chunk))
+        self.seen.note(organization.epoch, readings, arrived_at)
         now = self._clock()
         deadline = now + self._limits.answer_after_s
         self._start(lane, DirectRequest(chunk, len(readings), arrived_at, deadline, answer), now)
@@ -125,7 +132,7 @@ class Lanes:
         parts: dict[int, list[Reading]],
         arrived_at: int,
         key: IdempotencyKey,
-    ) -> None:
+    ) -> Ack:
         """The partition that follows from the key comes first, with an empty block if it has no reading.
 
         There every other request with this key would come first too, so one with another body is refused before
@@ -144,14 +151,16 @@ class Lanes:
             return self._enqueue(lane, chunk, count, arrived_at, key.part(organization.epoch, partition))
 
         check_rooms()
-        await enqueue(first, *prepared.pop(first)).stored
+        requests = [enqueue(first, *prepared.pop(first))]
+        await requests[0].stored
         try:
             check_rooms()
         except Unavailable as error:
             raise _only_a_part() from error
-        requests = [enqueue(partition, *part) for partition, part in prepared.items()]
+        requests += [enqueue(partition, *part) for partition, part in prepared.items()]
         if failures := await _failures(requests):
             raise _only_a_part() from failures[0]
+        return _last(requests)
 
     def _submit(
         self,
@@ -236,6 +245,10 @@ def _stopping() -> Unavailable:
 async def _failures(requests: list[Request]) -> list[BaseException]:
     results = await asyncio.gather(*(request.stored for request in requests), return_exceptions=True)
     return [result for result in results if isinstance(result, BaseException)]
+
+
+def _last(requests: list[Request]) -> Ack:
+    return max((request.stored.result() for request in requests), key=lambda ack: ack.seq)
 
 
 def _only_a_part() -> Unavailable:

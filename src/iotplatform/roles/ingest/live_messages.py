@@ -16,6 +16,7 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.ingest.door_parts import DoorParts
+from iotplatform.roles.ingest.intake import OnReply
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.letters import bad_letter, message_letter
 from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
@@ -30,8 +31,9 @@ MAX_ASIDE: Final = 200
 
 
 class LiveMessages:
-    def __init__(self, lanes: Lanes, parts: DoorParts) -> None:
+    def __init__(self, lanes: Lanes, parts: DoorParts, on_reply: OnReply) -> None:
         self._lanes = lanes
+        self._on_reply = on_reply
         self._parts = parts
         self._aside = 0
         self._tasks = Tasks("ingest.live")
@@ -45,11 +47,11 @@ class LiveMessages:
     def take(self, subject: str, body: bytes) -> None:
         """Never raises: nobody waits for an answer."""
         topic = Topic.parse(subject)
-        if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)):
+        if topic is None or (topic.kind == "other" and not may_be_mapped(topic)):
             return
         organization = self._parts.directory.known_organization(topic.organization_id)
         if organization is not None:
-            self._store(organization, topic, body)
+            self._handle(organization, topic, body)
         elif self._is_free():
             self._tasks.spawn(self._look_up(topic, body), "look_up")
 
@@ -63,7 +65,13 @@ class LiveMessages:
         if organization is None:
             self._parts.metrics.readings_refused.add(1, "not_found")
         else:
+            self._handle(organization, topic, body)
+
+    def _handle(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        if topic.kind != "reply":
             self._store(organization, topic, body)
+        elif self._is_free():
+            self._tasks.spawn(self._reply(organization, topic, body), "reply")
 
     def _store(self, organization: Organization, topic: Topic, body: bytes) -> None:
         arrived_at = now_us()
@@ -93,6 +101,15 @@ class LiveMessages:
             self._submit(organization, found.readings, arrived_at)
         elif self._is_free():
             self._tasks.spawn(self._admit(organization, found.readings, arrived_at), "admit")
+
+    async def _reply(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        try:
+            await self._on_reply(organization, topic, body)
+        except Unavailable as error:
+            # The command is sent again, and so is the reply.
+            log.debug("ingest.reply_lost", detail=error.detail)
+        finally:
+            self._aside -= 1
 
     def _load_mappings(self, organization: Organization, topic: Topic, body: bytes) -> None:
         if self._is_free():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from iotplatform.adapters.nats.publisher import Ack
 from iotplatform.errors import PlatformError
 from iotplatform.roles.ingest.idempotency import KeyedPart
 
 
 class Request:
-    """One request's part in a lane; `stored` resolves when the stream has it. With `keyed` it is a block of its own."""
+    """One request's part in a lane; `stored` resolves to the stream's acknowledgement.
+
+    With `keyed` it is a block of its own.
+    """
 
     __slots__ = ("arrived_at", "chunk", "count", "deadline", "keyed", "stored")
 
@@ -22,16 +26,16 @@ class Request:
         self.arrived_at = arrived_at
         self.deadline = deadline
         self.keyed = keyed
-        self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.stored: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
 
     @property
     def is_settled(self) -> bool:
         """It has been answered, or its sender is gone."""
         return self.stored.done()
 
-    def succeed(self) -> None:
+    def succeed(self, ack: Ack) -> None:
         if not self.stored.done():
-            self.stored.set_result(None)
+            self.stored.set_result(ack)
 
     def fail(self, error: PlatformError) -> None:
         if not self.stored.done():
@@ -63,7 +67,7 @@ class DirectRequest(Request):
     def is_settled(self) -> bool:
         return self._settled
 
-    def succeed(self) -> None:
+    def succeed(self, ack: Ack) -> None:  # noqa: ARG002 - who is answered at once is told of success only
         if not self._settled:
             self._settled = True
             self._answer(None)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+import structlog
 
+from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.nats.callout import AuthCallout
 from iotplatform.adapters.nats.callout_keys import CalloutKeys
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.device_messages import DeviceMessages
+from iotplatform.adapters.nats.intake_trimming import IntakeTrimmer
 from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.errors import Unavailable
 from iotplatform.roles.ingest.acceptance import Acceptance
 from iotplatform.roles.ingest.asides import Asides
+from iotplatform.roles.ingest.attendance import PresenceKeeper, Seen
+from iotplatform.roles.ingest.command_sender import CommandSender
+from iotplatform.roles.ingest.device_requests import DeviceRequests
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.entrance import Entrance
 from iotplatform.roles.ingest.influx import WriteEndpoint
@@ -23,18 +31,23 @@ from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.live_messages import LiveMessages
 from iotplatform.roles.ingest.presence import IngestionPresence
 from iotplatform.roles.ingest.routes import Handler, IngestEndpoint
+from iotplatform.roles.ingest.watch import Watch
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
 DRAIN_S: Final = 15.0
 STOP_S: Final = 5.0
+TRIM_EVERY_S: Final = 5.0
+
+log = structlog.get_logger(role="ingest")
 
 
 class Callout(msgspec.Struct, frozen=True):
-    """How devices are let in by nats-server: `connection` is one of the account AUTH."""
+    """How nats-server lets devices in: `connection` is one of the account AUTH, `system` of the system account."""
 
     keys: CalloutKeys
     connection: Connection
+    system: Connection
     is_open: bool
 
 
@@ -57,7 +70,13 @@ class IngestRole:
             if callout
             else None
         )
-        self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits())
+        seen = Seen()
+        self._attendance = PresenceKeeper(
+            parts.presence, parts.directory, seen, lambda: membership.owns("ingest/presence")
+        )
+        self._commands = CommandSender(parts.commands, parts.connection, lambda: membership.owns("ingest/commands"))
+        self.watch = Watch(callout.system, parts.directory, self._attendance) if callout else None
+        self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits(), seen=seen)
         # For every door: what is not admitted goes into no lane.
         self.admission = parts.admission
         self._registry = parts.registry
@@ -67,19 +86,25 @@ class IngestRole:
         self.endpoint = IngestEndpoint(acceptance, verifier, parts.metrics)
         write = WriteEndpoint(acceptance, verifier, self.endpoint.receiving, parts.metrics)
         self.endpoints: Mapping[str, Handler] = {"/ingest": self.endpoint, "/api/v2/write": write}
-        self.intake = Intake(parts, membership)
+        self.intake = Intake(parts, membership, seen, self._commands.reply)
         self._messages = DeviceMessages(parts.connection)
-        self._live = LiveMessages(self._lanes, parts)
+        self._live = LiveMessages(self._lanes, parts, self._commands.reply)
+        self._requests = DeviceRequests(self._lanes, parts, self._messages, self.endpoint.receiving)
+        self._trimmer = IntakeTrimmer(parts.connection)
+        self._directory = parts.directory
         self._tasks = Tasks(self.name)
 
     async def start(self) -> None:
         self.admission.start()
         self._lanes.start()
         await self._messages.on_live(self._live.take)
+        await self._messages.on_request(self._requests.take)
+        self._tasks.start(self._requests.wait(), "requests")
         self._tasks.start(self._lanes.wait(), "lanes")
         self._tasks.start(self.admission.wait(), "limits")
         self._tasks.start(self._registry.run(), "registry")
         self._tasks.start(self._live.wait(), "live")
+        self._tasks.start(self._attendance.run(self.watch.live_signs if self.watch else tuple), "attendance")
         self._tasks.start(self._presence.run(), "presence")
         # The door for HTTP needs no other process of the role: it does not wait for a PostgreSQL that is away.
         self._tasks.start(self._share(), "intake")
@@ -87,12 +112,27 @@ class IngestRole:
             await self._callout.start()
             self._tasks.start(self._callout_connection.run(), "callout_connection")
             self._tasks.start(self._callout.wait(), "callout")
+        if self.watch is not None:
+            await self.watch.start()
+            self._tasks.start(self.watch.wait(), "watch")
 
     async def _share(self) -> None:
         await self._membership.join()
         self._tasks.start(self._membership.run(), "membership")
         await self.intake.start()
+        self._tasks.start(self._trim(), "trim")
+        self._tasks.start(self._commands.run(), "commands")
         await self.intake.wait()
+
+    async def _trim(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_EVERY_S)
+            if not self._membership.owns("ingest/trim"):
+                continue
+            try:
+                await self._trimmer.trim(self._directory.organizations())
+            except (Unavailable, ApiError) as error:
+                log.warning("ingest.not_trimmed", detail=str(error))
 
     async def wait(self) -> None:
         await self._tasks.wait()
@@ -103,8 +143,11 @@ class IngestRole:
             await self._callout.stop()
         await self._messages.stop()
         await self._tasks.stop(STOP_S)
+        if self.watch is not None:
+            await self.watch.stop()
         await self.intake.stop()
         await self._live.stop()
         await self._lanes.drain(DRAIN_S)
+        await self._requests.stop()
         await self.admission.stop()
         await self._membership.leave()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from litestar import Response, delete, get, patch, post, put
@@ -11,8 +12,8 @@ from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from iotplatform.adapters.postgres import devices
-from iotplatform.adapters.postgres.models import DeviceRow
+from iotplatform.adapters.postgres import devices, presence
+from iotplatform.adapters.postgres.models import DevicePresenceRow, DeviceRow
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.principal import Principal
 from iotplatform.domain.timestamps import format_timestamp, to_microseconds
@@ -26,6 +27,8 @@ from iotplatform.roles.management.parameters import check_text
 from iotplatform.roles.management.patches import check_path_id, merged
 from iotplatform.roles.management.tokens import NewCredential
 
+# `state` itself means something else to Litestar.
+State = Annotated[Literal["online", "offline"] | None, QueryParameter(name="state", description="only those that are")]
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_METADATA_DEPTH: Final = 32
 # Beyond this PostgreSQL gives back a whole number that JSON for others can't hold.
@@ -51,16 +54,20 @@ class DevicePatch(Body, frozen=True):
     metadata: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class DeviceAnswer(msgspec.Struct, frozen=True):
+class DeviceAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`online`: connected by MQTT or NATS, or heard of within five minutes and not disconnected since."""
+
     id: str
     organization_id: str
     name: str
     tags: list[str]
     metadata: dict[str, Any]
     created_at: str
+    online: bool = False
+    last_seen_at: str | None = None
 
 
-class DeviceMade(DeviceAnswer, frozen=True):
+class DeviceMade(DeviceAnswer, frozen=True, kw_only=True):
     """`token` is shown this once."""
 
     token: str
@@ -112,12 +119,13 @@ async def _create(
     return Response(made, status_code=201, headers=headers)
 
 
-@get("/organizations/{org:str}/devices", opt={**READ, "planned_parameters": ("state",)})
+@get("/organizations/{org:str}/devices", opt=READ)
 async def list_devices(
     org: FromPath[str],
     context: NamedDependency[ManagementContext],
     tag: Annotated[list[str] | None, QueryParameter(description="repeatable: devices that have all of them")] = None,
     q: Annotated[str | None, QueryParameter(description="part of the id or the name")] = None,
+    presence_state: State = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[DeviceAnswer]:
@@ -125,9 +133,16 @@ async def list_devices(
     after = decode_cursor(cursor, BY_ID)
     organization = await context.organization(org)
     found = await devices.page(
-        context.database, organization.epoch, limit + 1, after, tags=list(tags), text=text[0] if text else None
+        context.database,
+        organization.epoch,
+        limit + 1,
+        after,
+        tags=list(tags),
+        text=text[0] if text else None,
+        online=None if presence_state is None else presence_state == "online",
     )
-    return page(found, limit, lambda row: device_answer(row, organization.id), lambda last: last.id)
+    there = await presence.find(context.database, organization.epoch, [row.id for row in found])
+    return page(found, limit, lambda row: device_answer(row, organization.id, there.get(row.id)), lambda last: last.id)
 
 
 @get("/organizations/{org:str}/devices/{device:str}", opt=READ)
@@ -138,7 +153,7 @@ async def read_device(
     row = await devices.find(context.database, organization.epoch, known_form("device", device))
     if row is None:
         raise not_found("device", device)
-    return _shown(row, organization.id)
+    return await _shown(context, row, organization.id)
 
 
 @put(
@@ -165,7 +180,7 @@ async def put_device(
     organization = await context.organization(org)
     row = await devices.change(context.database, organization.epoch, device, replace)
     if row is not None:
-        return _shown(row, organization.id)
+        return await _shown(context, row, organization.id)
     expected.check(None)
     return await _create(context, org, organization, msgspec.structs.replace(data, id=device))
 
@@ -198,7 +213,7 @@ async def patch_device(
     row = await devices.change(context.database, organization.epoch, known_form("device", device), apply)
     if row is None:
         raise not_found("device", device)
-    return _shown(row, organization.id)
+    return await _shown(context, row, organization.id)
 
 
 @delete("/organizations/{org:str}/devices/{device:str}", opt=ADMINISTER)
@@ -216,14 +231,31 @@ async def delete_device(
         raise not_found("device", device)
 
 
-def _shown(row: DeviceRow, organization_id: str) -> Response[DeviceAnswer]:
+async def _shown(context: ManagementContext, row: DeviceRow, organization_id: str) -> Response[DeviceAnswer]:
     headers = {"ETag": etag(row.version)}
-    return Response(device_answer(row, organization_id), status_code=200, headers=headers)
+    there = await presence.find(context.database, row.epoch, [row.id])
+    return Response(device_answer(row, organization_id, there.get(row.id)), status_code=200, headers=headers)
 
 
-def device_answer(row: DeviceRow, organization_id: str) -> DeviceAnswer:
-    created_at = format_timestamp(to_microseconds(row.created_at))
-    return DeviceAnswer(row.id, organization_id, row.name, row.tags, row.attributes, created_at)
+def device_answer(row: DeviceRow, organization_id: str, there: DevicePresenceRow | None = None) -> DeviceAnswer:
+    return DeviceAnswer(
+        id=row.id,
+        organization_id=organization_id,
+        name=row.name,
+        tags=row.tags,
+        metadata=row.attributes,
+        created_at=format_timestamp(to_microseconds(row.created_at)),
+        online=presence.is_online(there, dt.datetime.now(dt.UTC)),
+        last_seen_at=None if there is None else format_timestamp(to_microseconds(there.last_seen_at)),
+    )
+
+
+def check_json(field: str, value: Any) -> None:
+    """Raises:
+    Rejected: PostgreSQL, or JSON for others, can't hold it.
+    """
+    if fault := _metadata_fault(value):
+        raise Rejected("invalid", "the body is not valid", faults=(Fault(fault, field=field),))
 
 
 def check_metadata(metadata: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from iotplatform.roles.management.channels import (
     put_channel,
     read_channel,
 )
+from iotplatform.roles.management.commands import create_command, list_commands, read_command
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.dead_letters import list_dead_letters, replay_dead_letters
 from iotplatform.roles.management.deliveries import list_deliveries
@@ -128,6 +129,9 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_device,
         put_device,
         patch_device,
+        create_command,
+        list_commands,
+        read_command,
         delete_device,
         create_token,
         revoke_token,

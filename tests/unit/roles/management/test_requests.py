@@ -138,7 +138,7 @@ async def test_queries(client: httpx.AsyncClient, org: str, path: str, query: st
 
 @pytest.mark.parametrize(
     ("path", "parameter"),
-    [("devices", "state"), ("telemetry", "aggregate"), ("telemetry", "interval"), ("telemetry", "points")],
+    [("telemetry", "aggregate"), ("telemetry", "interval"), ("telemetry", "points")],
 )
 async def test_parameters_that_are_to_come(client: httpx.AsyncClient, org: str, path: str, parameter: str) -> None:
     answer = await client.get(f"/organizations/{org}/{path}?{parameter}=1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
+from iotplatform.adapters.postgres.models.commands import CommandRow, DevicePresenceRow
 from iotplatform.adapters.postgres.models.devices import DeviceRemovalRow, DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
@@ -28,8 +29,10 @@ __all__ = [
     "ChangeRow",
     "ChannelRow",
     "CheckpointRow",
+    "CommandRow",
     "DeliveryRow",
     "DeviceLimitsRow",
+    "DevicePresenceRow",
     "DeviceRemovalRow",
     "DeviceRow",
     "DeviceTokenRow",

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotplatform.adapters.nats.callout import Caller
+from iotplatform.adapters.tokens.verifier import DeviceClaims
+from iotplatform.errors import Rejected
+from iotplatform.roles.ingest.entrance import Entrance, Sign
+
+CLAIMS = DeviceClaims("acme", "pump", "token-1", 2_000_000_000_000_000)
+
+
+async def verify(token):
+    if token != "good":
+        raise Rejected("unauthenticated", "the token does not hold")
+    return CLAIMS
+
+
+def mqtt(client_id, password="good"):
+    return Caller("mqtt", client_id, "anything", password)
+
+
+@pytest.mark.parametrize("client_id", ["acme:pump", "acme:pump:2", "acme:pump:", "A" * 22, "0123456789abcdefABCDEF"])
+async def test_a_device_gets_its_own_topics_and_nothing_else(client_id):
+    grant = await Entrance(verify, is_open=False).decide(mqtt(client_id))
+    assert (grant.account, grant.publish, grant.subscribe) == (
+        "PLATFORM",
+        ("iot.acme.pump", "iot.acme.pump.>"),
+        ("iot.acme.pump", "iot.acme.pump.>"),
+    )
+    assert grant.expires_at_s == 2_000_000_000
+    assert Sign.parse(grant.name) == Sign("acme", "pump", "token-1")
+
+
+@given(st.text(max_size=40))
+async def test_no_other_client_id_is_taken(client_id):
+    is_own = client_id == "acme:pump" or client_id.startswith("acme:pump:")
+    is_given = len(client_id) == 22 and client_id.isascii() and client_id.isalnum()
+    if is_own or is_given:
+        return
+    with pytest.raises(Rejected, match="client id"):
+        await Entrance(verify, is_open=True).decide(mqtt(client_id))
+
+
+async def test_a_device_of_nats_reaches_the_door_its_commands_and_its_replies():
+    grant = await Entrance(verify, is_open=False).decide(Caller("nats", "", "pump", "good"))
+    assert grant.account == "DEVICES"
+    assert grant.publish == ("intake.acme.pump", "iot.acme.pump.replies.*")
+    assert grant.subscribe == ("_INBOX.>", "iot.acme.pump.commands.*")
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_bad_token_is_refused_in_open_mode_too(is_open):
+    with pytest.raises(Rejected, match="does not hold"):
+        await Entrance(verify, is_open=is_open).decide(mqtt("acme:pump", "bad"))
+
+
+async def test_without_a_password_only_open_mode_lets_anybody_in():
+    with pytest.raises(Rejected, match="token"):
+        await Entrance(verify, is_open=False).decide(mqtt("acme:pump", ""))
+    for protocol in ("mqtt", "nats"):
+        grant = await Entrance(verify, is_open=True).decide(Caller(protocol, "acme:pump", "", ""))
+        assert not any(allowed in {">", "$JS.>", "readings.>"} for allowed in grant.publish + grant.subscribe)
+        assert grant.expires_at_s is None
+
+
+@given(st.text(max_size=60))
+def test_any_name_of_a_connection_is_parsed_or_is_nobodys(name):
+    sign = Sign.parse(name)
+    assert sign is None or str(sign) == name
