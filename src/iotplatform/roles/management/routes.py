@@ -96,6 +96,7 @@ from iotplatform.roles.management.rules import (
     read_rule_version,
 )
 from iotplatform.roles.management.series import list_series
+from iotplatform.roles.management.signing_keys import delete_signing_key, list_signing_keys
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
 from iotplatform.roles.management.windows import create_window, delete_window, list_windows, put_window, read_window
@@ -196,6 +197,8 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         put_device_limits,
         list_audit,
         list_platform_audit,
+        list_signing_keys,
+        delete_signing_key,
         read_keys,
     ]
     check_declared(handlers)
