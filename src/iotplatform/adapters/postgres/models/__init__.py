@@ -7,12 +7,20 @@ from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenR
 from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
+from iotplatform.adapters.postgres.models.people import (
+    ApiKeyRow,
+    RefreshTokenRow,
+    SessionRow,
+    UserRoleRow,
+    UserRow,
+)
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
 from iotplatform.adapters.postgres.models.schema import Model, Xid8
 
 __all__ = [
     "AlarmRow",
+    "ApiKeyRow",
     "ChangeRow",
     "ChannelRow",
     "DeliveryRow",
@@ -26,9 +34,13 @@ __all__ = [
     "PartitionRow",
     "PositionRow",
     "ReadingRow",
+    "RefreshTokenRow",
     "RemovalRow",
     "RuleRow",
     "SeriesRow",
+    "SessionRow",
     "SigningKeyRow",
+    "UserRoleRow",
+    "UserRow",
     "Xid8",
 ]
