@@ -15,7 +15,7 @@ from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.gaps import Gaps
-from iotplatform.adapters.postgres.removals import Removals
+from iotplatform.adapters.postgres.removals import Check, Removals
 from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.adapters.redis.removal import EpochKeys
 from iotplatform.domain.organization import Organization
@@ -42,13 +42,14 @@ class OrganizationRemover:
         self._keys = EpochKeys(redis)
         self._directory = directory
 
-    async def delete(self, organization: Organization) -> bool:
+    async def delete(self, organization: Organization, check: Check) -> bool:
         """Delete it, and remove what can be removed within 20 s; False when somebody else has deleted it.
 
         Raises:
+            Rejected: by `check`, which sees the version that would be deleted.
             Unavailable: PostgreSQL is away, and whether it was deleted is to be asked again.
         """
-        removal = await self._removals.begin(organization)
+        removal = await self._removals.begin(organization, check)
         if removal is None:
             return False
         try:

@@ -17,6 +17,7 @@ from iotplatform.adapters.nats.shares import SharedReaders
 from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
+from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
@@ -169,7 +170,12 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         Gaps(database),
         ledger.look_for_vanished,
     )
-    duties = Duties(lambda: fold_lanes(database), remover.finish, remover.remove_orphans)
+    duties = Duties(
+        lambda: fold_lanes(database),
+        remover.finish,
+        remover.remove_orphans,
+        lambda: prune_audit(database, settings.audit.keep_s),
+    )
     return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
 
 

@@ -122,6 +122,10 @@ class Analysis(Section, frozen=True):
     default_rule: DefaultRule = DefaultRule()
 
 
+class Audit(Section, frozen=True):
+    keep_s: Annotated[float, msgspec.Meta(ge=0, le=_CENTURY_S)] = 365 * 86_400
+
+
 class Log(Section, frozen=True):
     format: Format | None = None
     level: Level = "info"
@@ -143,6 +147,7 @@ class Settings(Section, frozen=True):
     tls: Tls = Tls()
     auth: Auth = Auth()
     analysis: Analysis = Analysis()
+    audit: Audit = Audit()
     log: Log = Log()
 
     @property

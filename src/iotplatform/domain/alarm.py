@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from iotplatform.domain.rule import Severity
 
 Evidence = tuple[int, float]
+# Why an alarm was cleared other than by good readings; the last: the device's tags, and with them the rules for it.
+ClearReason = Literal["manual", "rule_disabled", "rule_deleted", "rule_changed", "device_deleted", "device_changed"]
 
 _VERSION_AND_VARIANT: Final = (0xF << 76) | (0x3 << 62)
 _VERSION_8: Final = (0x8 << 76) | (0x2 << 62)
@@ -34,10 +36,15 @@ class AlarmRaised(msgspec.Struct, frozen=True, tag="raised", tag_field="transiti
     readings: list[Evidence]
     position: int
     arrived_at: int
+    latched: bool = False
+    reminder_s: float | None = None
 
 
 class AlarmCleared(msgspec.Struct, frozen=True, tag="cleared", tag_field="transition"):
-    """The reading at `cleared_at` was the last good one that was needed."""
+    """The reading at `cleared_at` was the last good one that was needed.
+
+    With a `reason` it was no reading: there is no `value`, and `cleared_at` is the server's time.
+    """
 
     alarm_id: str
     organization_id: str
@@ -49,9 +56,11 @@ class AlarmCleared(msgspec.Struct, frozen=True, tag="cleared", tag_field="transi
     device_id: str
     sensor: str
     cleared_at: int
-    value: float
+    value: float | None
     position: int
     arrived_at: int
+    reason: ClearReason | None = None
+    by: str | None = None
 
 
 Transition = AlarmRaised | AlarmCleared

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from iotplatform.domain.alarm import Evidence
+from iotplatform.domain.conditions.judgement import BREACH
 from iotplatform.domain.rule import Rule
 
 MAX_EVIDENCE: Final = 100
@@ -41,7 +42,7 @@ def evaluate(rule: Rule, state: RuleState, value: float, at: int, alarm_id: str)
     `alarm_id` is the id that an alarm raised by this reading gets. The returned state is the very same object when
     nothing changed, so that callers write only what did.
     """
-    met = rule.condition.met(value)
+    met = rule.condition.judge()(value, at, None) == BREACH
     if state.alarm_id is None:
         if not met:
             return (INITIAL if state.streak else state), ""

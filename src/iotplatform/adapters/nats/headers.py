@@ -16,6 +16,8 @@ TOTAL: Final = "Iot-Total"
 ARRIVED: Final = "Iot-Arrived"
 # Of the body of a request with an idempotency key, which is a block of its own.
 FINGERPRINT: Final = "Iot-Fingerprint"
+# Its format, on a control message (`domain.control`): no lane has made it, and it holds no readings.
+CONTROL: Final = "Iot-Control"
 
 
 class BlockHeaders(msgspec.Struct, frozen=True):

@@ -29,7 +29,8 @@ ON CONFLICT DO NOTHING
 """
 
 _CLEAR: Final = """
-UPDATE alarms SET state = 'cleared', cleared_at = $2, cleared_position = $3 WHERE id = $1 AND state = 'active'
+UPDATE alarms SET state = 'cleared', cleared_at = $2, cleared_position = $3, clear_reason = $4
+WHERE id = $1 AND state = 'active'
 """
 
 _MOVE: Final = "UPDATE positions SET position = $3 WHERE reader = $1 AND position = $2"
@@ -82,5 +83,9 @@ async def _apply(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], t
         )
     else:
         await connection.execute(
-            _CLEAR, uuid.UUID(transition.alarm_id), to_datetime(transition.cleared_at), transition.position
+            _CLEAR,
+            uuid.UUID(transition.alarm_id),
+            to_datetime(transition.cleared_at),
+            transition.position,
+            transition.reason,
         )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
-from sqlalchemy import Boolean, delete, func, literal_column, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import conflict, missing, translated
 from iotplatform.adapters.postgres.models import ChannelRow
+from iotplatform.adapters.postgres.versions import count_version
 from iotplatform.domain.channel import Channel
 
+Check = Callable[[int | None], None]
 
-async def find(database: Database, epoch: int, channel_id: str) -> Channel | None:
+
+async def find(database: Database, epoch: int, channel_id: str) -> ChannelRow | None:
     with translated():
         async with database.sessions() as session:
-            row = await session.get(ChannelRow, (epoch, channel_id))
-            return None if row is None else _channel(row)
+            return await session.get(ChannelRow, (epoch, channel_id))
 
 
 async def page(database: Database, epoch: int, limit: int, after: str | None) -> list[Channel]:
@@ -26,10 +29,10 @@ async def page(database: Database, epoch: int, limit: int, after: str | None) ->
         query = query.where(ChannelRow.id > after)
     with translated():
         async with database.sessions() as session:
-            return [_channel(row) for row in await session.scalars(query)]
+            return [channel_of(row) for row in await session.scalars(query)]
 
 
-async def add(database: Database, epoch: int, channel: Channel) -> None:
+async def add(database: Database, epoch: int, channel: Channel) -> ChannelRow:
     """A new channel.
 
     Raises:
@@ -39,39 +42,46 @@ async def add(database: Database, epoch: int, channel: Channel) -> None:
     taken = conflict(f"the channel {channel.id!r} exists already", constraint="channels_pkey")
     with translated(), missing("the organization is gone"), taken:
         async with database.sessions.begin() as session:
-            session.add(ChannelRow(epoch=epoch, **msgspec.to_builtins(channel)))
+            row = ChannelRow(epoch=epoch, **msgspec.to_builtins(channel))
+            session.add(row)
+            await session.flush()
+            await session.refresh(row, ["created_at", "version"])
+            return row
 
 
-async def put(database: Database, epoch: int, channel: Channel) -> bool:
-    """Make or replace a channel; whether it was made."""
-    fields = msgspec.to_builtins(channel)
-    replaced = {name: value for name, value in fields.items() if name != "id"}
-    statement = (
-        insert(ChannelRow)
-        .values(epoch=epoch, **fields)
-        .on_conflict_do_update(
-            constraint="channels_pkey",
-            set_={**replaced, "updated_at": func.now(), "version": ChannelRow.version + 1},
-        )
-        # A row that no transaction has replaced or locked yet is a new one.
-        .returning(literal_column("xmax = 0", Boolean()))
-    )
-    with translated(), missing("the organization is gone"):
-        async with database.sessions.begin() as session:
-            return bool(await session.scalar(statement))
+async def put(database: Database, epoch: int, channel: Channel, check: Check) -> tuple[ChannelRow, bool]:
+    """Make or replace a channel; whether it was made. `check` is told the version that is to be replaced, or None.
 
-
-async def remove(database: Database, epoch: int, channel_id: str) -> bool:
-    """Whether there was such a channel."""
-    statement = (
-        delete(ChannelRow).where(ChannelRow.epoch == epoch, ChannelRow.id == channel_id).returning(ChannelRow.id)
-    )
+    Raises:
+        Rejected: by `check`; the organization is gone; or somebody else has made the channel in this moment.
+        Unavailable: PostgreSQL is away.
+    """
     with translated():
         async with database.sessions.begin() as session:
-            return await session.scalar(statement) is not None
+            row = await session.get(ChannelRow, (epoch, channel.id), with_for_update=True)
+            check(row.version if row is not None else None)
+            if row is not None:
+                # As it comes back from the database, so that what is the same is seen to be.
+                for name, value in msgspec.json.decode(msgspec.json.encode(channel)).items():
+                    setattr(row, name, value)
+                count_version(session, row)
+                return row, False
+    return await add(database, epoch, channel), True
 
 
-def _channel(row: ChannelRow) -> Channel:
+async def remove(database: Database, epoch: int, channel_id: str, check: Check) -> bool:
+    """Whether there was such a channel."""
+    with translated():
+        async with database.sessions.begin() as session:
+            row = await session.get(ChannelRow, (epoch, channel_id), with_for_update=True)
+            if row is None:
+                return False
+            check(row.version)
+            await session.delete(row)
+            return True
+
+
+def channel_of(row: ChannelRow) -> Channel:
     return msgspec.convert(
         {
             "id": row.id,

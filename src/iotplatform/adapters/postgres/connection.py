@@ -8,6 +8,7 @@ from typing import Self
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from iotplatform.adapters.postgres.actor import ActorSession
 from iotplatform.adapters.postgres.errors import translated
 
 CONNECT_TIMEOUT_S = 5.0
@@ -40,7 +41,9 @@ class Database:
     def __init__(self, url: str, engine: AsyncEngine, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self.url = url
         self.engine = engine
-        self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(engine, expire_on_commit=False)
+        self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
+            engine, expire_on_commit=False, sync_session_class=ActorSession
+        )
         self.pool = pool
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import or_, select
@@ -10,6 +11,7 @@ from sqlalchemy import or_, select
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import conflict, missing, translated
 from iotplatform.adapters.postgres.models import DeviceRow, DeviceTokenRow
+from iotplatform.adapters.postgres.versions import count_version
 
 
 async def add(
@@ -35,7 +37,7 @@ async def add(
             row = DeviceRow(epoch=epoch, id=device_id, name=name, tags=tags, attributes=metadata)
             session.add(row)
             await session.flush()
-            await session.refresh(row, ["created_at"])
+            await session.refresh(row, ["created_at", "version"])
             session.add(
                 DeviceTokenRow(id=token_id, epoch=epoch, device_id=device_id, kind="jwt", expires_at=token_expires_at)
             )
@@ -46,6 +48,19 @@ async def find(database: Database, epoch: int, device_id: str) -> DeviceRow | No
     with translated():
         async with database.sessions() as session:
             return await session.get(DeviceRow, (epoch, device_id))
+
+
+async def change(
+    database: Database, epoch: int, device_id: str, apply: Callable[[DeviceRow], None]
+) -> DeviceRow | None:
+    """Let `apply` change the locked row; None when there is none. What it raises leaves everything as it was."""
+    with translated():
+        async with database.sessions.begin() as session:
+            row = await session.get(DeviceRow, (epoch, device_id), with_for_update={"key_share": True})
+            if row is not None:
+                apply(row)
+                count_version(session, row)
+            return row
 
 
 async def page(

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
-from sqlalchemy import insert, select, text
+from sqlalchemy import Select, insert, select, text
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import conflict, translated
 from iotplatform.adapters.postgres.models import ChannelRow, OrganizationRow, PartitionRow, RuleRow
 from iotplatform.adapters.postgres.removals import LOCK_ID
+from iotplatform.adapters.postgres.versions import count_version
 from iotplatform.domain.channel import Channel
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
@@ -68,6 +69,33 @@ async def _in_time(work: Awaitable[None]) -> None:
             await work
     except TimeoutError as error:
         raise Unavailable("the organization's stream could not be made in time") from error
+
+
+async def find(database: Database, organization_id: str) -> OrganizationRow | None:
+    with translated():
+        async with database.sessions() as session:
+            found: OrganizationRow | None = await session.scalar(_by_id(organization_id))
+            return found
+
+
+async def change(
+    database: Database, organization_id: str, apply: Callable[[OrganizationRow], None]
+) -> OrganizationRow | None:
+    """Let `apply` change the locked row; None when there is none. What it raises leaves everything as it was."""
+    with translated():
+        async with database.sessions.begin() as session:
+            # Rows that belong to the organization can be added meanwhile.
+            found: OrganizationRow | None = await session.scalar(
+                _by_id(organization_id).with_for_update(key_share=True)
+            )
+            if found is not None:
+                apply(found)
+                count_version(session, found)
+            return found
+
+
+def _by_id(organization_id: str) -> Select[OrganizationRow]:
+    return select(OrganizationRow).where(OrganizationRow.id == organization_id)
 
 
 async def page(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
 
+from iotplatform.adapters.postgres.actor import claim
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.domain.organization import Organization
@@ -23,6 +24,7 @@ LOCK_ID: Final = "SELECT pg_advisory_xact_lock(hashtextextended('organization.' 
 
 # In the order in which persistence takes them: positions first. Otherwise each could wait for the other.
 _LOCK_PARTITIONS: Final = "SELECT FROM partitions WHERE epoch = $1 ORDER BY number FOR UPDATE"
+_LOCK: Final = "SELECT version FROM organizations WHERE epoch = $1 FOR UPDATE"
 _DELETE: Final = "DELETE FROM organizations WHERE epoch = $1 RETURNING id, epoch, partitions"
 _ADD: Final = "INSERT INTO removals (epoch, organization_id, partitions) VALUES ($1, $2, $3)"
 _DUE: Final = """
@@ -43,22 +45,35 @@ WHERE NOT EXISTS (SELECT FROM organizations WHERE epoch = e) AND NOT EXISTS (SEL
 """
 
 
+Check = Callable[[int], None]
+
+
+def _any_version(_: int) -> None:
+    pass
+
+
 class Removals:
     def __init__(self, database: Database) -> None:
         self._pool = database.pool
 
-    async def begin(self, organization: Organization) -> Removal | None:
+    async def begin(self, organization: Organization, check: Check = _any_version) -> Removal | None:
         """Delete the organization with its rows, and note what is left to do; None when somebody else has.
+
+        `check` is told its version; what it raises leaves everything as it was.
 
         Raises:
             Unavailable: PostgreSQL is away; nothing was deleted, or all of it.
         """
         with translated():
             async with self._pool.acquire() as connection, connection.transaction():
+                await claim(connection)
                 await connection.execute(_LOCK_PARTITIONS, organization.epoch)
-                row = await connection.fetchrow(_DELETE, organization.epoch)
-                if row is None:
+                locked = await connection.fetchrow(_LOCK, organization.epoch)
+                if locked is None:
                     return None
+                check(locked["version"])
+                row = await connection.fetchrow(_DELETE, organization.epoch)
+                assert row is not None  # noqa: S101 - locked above
                 await connection.execute(_ADD, row["epoch"], row["id"], row["partitions"])
         return Removal(row["id"], row["epoch"], row["partitions"])
 

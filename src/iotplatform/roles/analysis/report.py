@@ -45,7 +45,13 @@ def _report_transition(metrics: Metrics, organization: str, transition: Transiti
         log.info("analysis.alarm_raised", **fields, value=transition.trigger_value, position=transition.position)
     else:
         metrics.alarms_cleared.add(1, transition.severity)
-        log.info("analysis.alarm_cleared", **fields, value=transition.value, position=transition.position)
+        log.info(
+            "analysis.alarm_cleared",
+            **fields,
+            value=transition.value,
+            reason=transition.reason,
+            position=transition.position,
+        )
 
 
 def _example(breach: Breach) -> str:

@@ -131,7 +131,8 @@ class IngestEndpoint:
 
     async def _store(self, body: bytes, sender: Sender | None, arrived_at: int, given_key: bytes | None) -> int:
         admitted = decode(body, arrived_at=arrived_at, sender=sender)
-        key = None if given_key is None else IdempotencyKey.of(given_key, body, sender.device_id if sender else "")
+        own_device = (sender.device_id if sender else None) or ""
+        key = None if given_key is None else IdempotencyKey.of(given_key, body, own_device)
         organization = await self._directory.organization(admitted.organization_id)
         if organization is None:
             raise Rejected("not_found", f"there is no organization {admitted.organization_id!r}")

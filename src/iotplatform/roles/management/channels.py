@@ -13,12 +13,14 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from iotplatform.adapters.postgres import channels
+from iotplatform.adapters.postgres.models import ChannelRow
 from iotplatform.domain.channel import SEVERITIES, Channel, ChannelConfig, ChannelType
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.rule import Severity
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.access import ADMINISTER, READ
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
+from iotplatform.roles.management.etags import IfMatch, IfNoneMatch, etag, precondition
 from iotplatform.roles.management.fields import Body, Identifier, Name
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
 
@@ -97,19 +99,18 @@ async def create_channel(
 ) -> Response[Channel]:
     channel = data.channel(data.id or str(uuid.uuid4()))
     organization = await context.organization(org)
-    await channels.add(context.database, organization.epoch, channel)
-    return _made(organization.id, channel)
+    return _made(organization.id, await channels.add(context.database, organization.epoch, channel))
 
 
 @get("/organizations/{org:str}/channels/{channel:str}", opt=READ)
 async def read_channel(
     org: FromPath[str], channel: FromPath[str], context: NamedDependency[ManagementContext]
-) -> Channel:
+) -> Response[Channel]:
     organization = await context.organization(org)
     found = await channels.find(context.database, organization.epoch, known_form("channel", channel))
     if found is None:
         raise not_found("channel", channel)
-    return found
+    return _shown(found)
 
 
 @put(
@@ -122,26 +123,37 @@ async def put_channel(
     channel: FromPath[str],
     data: JSONBody[ChannelBody],
     context: NamedDependency[ManagementContext],
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response[Channel]:
     fault = identifier_fault(channel)
     if fault is not None:
         raise Rejected("invalid", "the id in the path is not valid", faults=(Fault(fault, field="id"),))
     wanted = data.channel(channel)
+    check = precondition(if_match, if_none_match).check
     organization = await context.organization(org)
-    if await channels.put(context.database, organization.epoch, wanted):
-        return _made(organization.id, wanted)
-    return Response(wanted, status_code=200)
+    row, made = await channels.put(context.database, organization.epoch, wanted, check)
+    return _made(organization.id, row) if made else _shown(row)
 
 
 @delete("/organizations/{org:str}/channels/{channel:str}", opt=ADMINISTER)
 async def delete_channel(
-    org: FromPath[str], channel: FromPath[str], context: NamedDependency[ManagementContext]
+    org: FromPath[str],
+    channel: FromPath[str],
+    context: NamedDependency[ManagementContext],
+    if_match: IfMatch = None,
 ) -> None:
+    check = precondition(if_match).check
     organization = await context.organization(org)
-    if not await channels.remove(context.database, organization.epoch, known_form("channel", channel)):
+    if not await channels.remove(context.database, organization.epoch, known_form("channel", channel), check):
         raise not_found("channel", channel)
 
 
-def _made(organization_id: str, channel: Channel) -> Response[Channel]:
-    location = f"/organizations/{organization_id}/channels/{channel.id}"
-    return Response(channel, status_code=201, headers={"Location": location})
+def _shown(row: ChannelRow) -> Response[Channel]:
+    return Response(channels.channel_of(row), status_code=200, headers={"ETag": etag(row.version)})
+
+
+def _made(organization_id: str, row: ChannelRow) -> Response[Channel]:
+    location = f"/organizations/{organization_id}/channels/{row.id}"
+    headers = {"Location": location, "ETag": etag(row.version)}
+    return Response(channels.channel_of(row), status_code=201, headers=headers)

@@ -11,6 +11,7 @@ from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.streams import Streams
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.removals import Check
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.verifier import Verifier
@@ -37,7 +38,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     dead_letters: DeadLetters
     replayer: Replayer
     default_rule: Callable[[str], Rule]
-    delete_organization: Callable[[Organization], Awaitable[bool]]
+    delete_organization: Callable[[Organization, Check], Awaitable[bool]]
 
     async def organization(self, organization_id: str) -> Organization:
         """The organization of a request.

@@ -6,8 +6,9 @@ import uuid
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Response, get, patch, post, put
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from iotplatform.adapters.postgres import devices
@@ -18,9 +19,11 @@ from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.access import ADMINISTER, ADMINISTER_BY_BODY, READ, organization_for
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
+from iotplatform.roles.management.etags import IfMatch, IfNoneMatch, etag, precondition
 from iotplatform.roles.management.fields import Body, Identifier, Name, Tag
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
 from iotplatform.roles.management.parameters import check_text
+from iotplatform.roles.management.patches import check_path_id, merged
 from iotplatform.roles.management.tokens import NewCredential
 
 MAX_METADATA_BYTES: Final = 16 * 1024
@@ -38,6 +41,14 @@ class NewDevice(Body, frozen=True, kw_only=True):
 
 class NewDeviceOf(NewDevice, frozen=True, kw_only=True):
     organization_id: Identifier
+
+
+class DevicePatch(Body, frozen=True):
+    """`metadata` is merged into what there is, member by member."""
+
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    tags: Annotated[tuple[Tag, ...], msgspec.Meta(max_length=100)] | msgspec.UnsetType | None = msgspec.UNSET
+    metadata: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class DeviceAnswer(msgspec.Struct, frozen=True):
@@ -97,7 +108,8 @@ async def _create(
         token_expires_at=format_timestamp(to_microseconds(credential.expires_at)),
     )
     location = f"/organizations/{organization.id}/devices/{device_id}"
-    return Response(made, status_code=201, headers={"Location": location})
+    headers = {"Location": location, "ETag": etag(row.version)}
+    return Response(made, status_code=201, headers=headers)
 
 
 @get("/organizations/{org:str}/devices", opt={**READ, "planned_parameters": ("state",)})
@@ -121,12 +133,77 @@ async def list_devices(
 @get("/organizations/{org:str}/devices/{device:str}", opt=READ)
 async def read_device(
     org: FromPath[str], device: FromPath[str], context: NamedDependency[ManagementContext]
-) -> DeviceAnswer:
+) -> Response[DeviceAnswer]:
     organization = await context.organization(org)
     row = await devices.find(context.database, organization.epoch, known_form("device", device))
     if row is None:
         raise not_found("device", device)
-    return _answer(row, organization.id)
+    return _shown(row, organization.id)
+
+
+@put(
+    "/organizations/{org:str}/devices/{device:str}",
+    responses={201: ResponseSpec(DeviceMade, description="made, with its first token")},
+    opt=ADMINISTER,
+)
+async def put_device(
+    org: FromPath[str],
+    device: FromPath[str],
+    data: JSONBody[NewDevice],
+    context: NamedDependency[ManagementContext],
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response[DeviceMade] | Response[DeviceAnswer]:
+    check_path_id(device, data.id)
+    _check_metadata(data.metadata)
+    expected = precondition(if_match, if_none_match)
+
+    def replace(row: DeviceRow) -> None:
+        expected.check(row.version)
+        row.name, row.tags, row.attributes = data.name, list(dict.fromkeys(data.tags)), data.metadata
+
+    organization = await context.organization(org)
+    row = await devices.change(context.database, organization.epoch, device, replace)
+    if row is not None:
+        return _shown(row, organization.id)
+    expected.check(None)
+    return await _create(context, org, organization, msgspec.structs.replace(data, id=device))
+
+
+@patch("/organizations/{org:str}/devices/{device:str}", opt=ADMINISTER)
+async def patch_device(
+    org: FromPath[str],
+    device: FromPath[str],
+    data: JSONBody[DevicePatch],
+    context: NamedDependency[ManagementContext],
+    if_match: IfMatch = None,
+) -> Response[DeviceAnswer]:
+    """A merge patch (RFC 7396)."""
+    expected = precondition(if_match)
+    # Before anything is merged, because merging goes as deep as the patch does.
+    _check_metadata(data.metadata or {})
+
+    def apply(row: DeviceRow) -> None:
+        expected.check(row.version)
+        if data.name is not msgspec.UNSET:
+            row.name = data.name
+        if data.tags is not msgspec.UNSET:
+            row.tags = list(dict.fromkeys(data.tags or ()))
+        if data.metadata is not msgspec.UNSET:
+            metadata = {} if data.metadata is None else merged(row.attributes, data.metadata)
+            _check_metadata(metadata)
+            row.attributes = metadata
+
+    organization = await context.organization(org)
+    row = await devices.change(context.database, organization.epoch, known_form("device", device), apply)
+    if row is None:
+        raise not_found("device", device)
+    return _shown(row, organization.id)
+
+
+def _shown(row: DeviceRow, organization_id: str) -> Response[DeviceAnswer]:
+    headers = {"ETag": etag(row.version)}
+    return Response(_answer(row, organization_id), status_code=200, headers=headers)
 
 
 def _answer(row: DeviceRow, organization_id: str) -> DeviceAnswer:

@@ -13,6 +13,7 @@ from litestar.params import QueryParameter
 
 from iotplatform.domain.identifiers import IDENTIFIER_PATTERN
 from iotplatform.errors import Fault, Rejected
+from iotplatform.roles.management.patches import MERGE_PATCH
 
 MAX_BODY_BYTES: Final = 1 << 20
 # Text for people in one line: no control characters, NUL above all, which PostgreSQL can't store.
@@ -42,7 +43,8 @@ class StrictRequest(Request[Any, Any, Any]):
             raise Rejected("too_large", f"the body is larger than {MAX_BODY_BYTES} bytes") from error
         except InternalServerException as error:
             raise Rejected("malformed", "the request ended before its body did") from error
-        if self.content_type[0].lower() != "application/json":
+        given = self.content_type[0].lower()
+        if given != "application/json" and not (given == MERGE_PATCH and self.method == "PATCH"):
             raise Rejected("unsupported_media", "the Content-Type must be application/json")
         if self.headers.get("content-encoding", "identity").lower() != "identity":
             raise Rejected("unsupported_media", "compressed bodies are not supported")

@@ -12,6 +12,8 @@ from litestar.types import ControllerRouterHandler
 from iotplatform.domain.principal import Principal
 from iotplatform.roles.management.access import check_declared, guard_by, principal_of
 from iotplatform.roles.management.alarms import list_alarms, read_alarm
+from iotplatform.roles.management.audit import list_audit, list_platform_audit
+from iotplatform.roles.management.auditing import begin, finish_by
 from iotplatform.roles.management.channels import (
     create_channel,
     delete_channel,
@@ -22,12 +24,21 @@ from iotplatform.roles.management.channels import (
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.dead_letters import list_dead_letters, replay_dead_letters
 from iotplatform.roles.management.deliveries import list_deliveries
-from iotplatform.roles.management.devices import create_device, create_device_of, list_devices, read_device
+from iotplatform.roles.management.devices import (
+    create_device,
+    create_device_of,
+    list_devices,
+    patch_device,
+    put_device,
+    read_device,
+)
 from iotplatform.roles.management.ledger import read_ledger
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
     list_organizations,
+    patch_organization,
+    put_organization,
     read_organization,
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
@@ -53,11 +64,15 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         create_organization,
         list_organizations,
         read_organization,
+        put_organization,
+        patch_organization,
         delete_organization,
         create_device,
         create_device_of,
         list_devices,
         read_device,
+        put_device,
+        patch_device,
         create_token,
         revoke_token,
         list_rules,
@@ -75,6 +90,8 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_ledger,
         list_dead_letters,
         replay_dead_letters,
+        list_audit,
+        list_platform_audit,
         read_keys,
     ]
     check_declared(handlers)
@@ -84,8 +101,14 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
             route_handlers=handlers,
             guards=[guard_by(context.verifier, context.directory)],
             dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
-            before_request=look_at,
+            before_request=_prepare,
+            after_request=finish_by(context.database),
             request_class=StrictRequest,
             request_max_body_size=MAX_BODY_BYTES,
         )
     ]
+
+
+async def _prepare(request: Request[Any, Any, Any]) -> None:
+    await look_at(request)
+    await begin(request)

@@ -6,11 +6,19 @@ from typing import Final
 
 from iotplatform.adapters.mail.message import Mail, one_line
 from iotplatform.adapters.postgres.outgoing import delivery_id
-from iotplatform.domain.alarm import AlarmRaised, Transition, transition_name
+from iotplatform.domain.alarm import AlarmRaised, ClearReason, Transition, transition_name
 from iotplatform.domain.timestamps import format_timestamp
 
 MAX_SUBJECT: Final = 200
 MAX_NAME: Final = 600
+_REASONS: Final[dict[ClearReason, str]] = {
+    "manual": "hand, of {by}",
+    "rule_disabled": "disabling the rule",
+    "rule_deleted": "deleting the rule",
+    "rule_changed": "changing the rule's condition, sensor or devices",
+    "device_deleted": "deleting the device",
+    "device_changed": "changing the device's tags",
+}
 
 
 def compose(transition: Transition, channel_id: str, to: tuple[str, ...], created_at: int) -> Mail:
@@ -50,7 +58,11 @@ def body_of(transition: Transition) -> str:
             ("Value", f"{transition.trigger_value:.15g}"),
         ]
     else:
-        facts += [("Cleared at", format_timestamp(transition.cleared_at)), ("Value", f"{transition.value:.15g}")]
+        facts.append(("Cleared at", format_timestamp(transition.cleared_at)))
+        if transition.value is not None:
+            facts.append(("Value", f"{transition.value:.15g}"))
+        if transition.reason is not None:
+            facts.append(("Cleared by", _REASONS[transition.reason].format(by=transition.by)))
     facts.append(("Alarm", transition.alarm_id))
     lines = [f"{_headline(transition)}.", "", *(f"{label + ':':<14}{_cut(value, MAX_NAME)}" for label, value in facts)]
     if isinstance(transition, AlarmRaised):

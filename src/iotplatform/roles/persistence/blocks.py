@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.adapters.nats.headers import CONTROL, BlockHeaders
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
@@ -53,6 +53,8 @@ def prepare(
     work.gaps = lanes.gaps
     prepared = Prepared(work, [], [], lanes.places)
     for delivery in deliveries:
+        if CONTROL in delivery.headers:
+            continue  # for analysis; it holds no readings
         headers = BlockHeaders.decode(delivery.headers)
         count = headers.count if headers else 0
         if headers:

@@ -32,6 +32,7 @@ class Duties(msgspec.Struct, frozen=True):
     fold_lanes: Callable[[], Awaitable[int]]
     finish_removals: Callable[[], Awaitable[None]]
     remove_orphans: Callable[[], Awaitable[None]]
+    prune_audit: Callable[[], Awaitable[int]]
 
 
 class Writers(msgspec.Struct, frozen=True):
@@ -82,6 +83,7 @@ class Maintenance:
         await self._try(self._duties.finish_removals)
         if rounds % ORPHANS_EVERY_ROUNDS == 0:
             await self._try(self._duties.remove_orphans)
+            await self._try(self._duties.prune_audit)
         await self._try(self._audit.refresh)
 
     async def _care_for(self, organization: Organization) -> None:

@@ -16,7 +16,7 @@ from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
-from iotplatform.adapters.postgres.removals import Removals
+from iotplatform.adapters.postgres.removals import Check, Removals
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.verifier import Verifier
@@ -112,8 +112,8 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
     await tokens.register_keys(database, keys.public_pems)
     directory = Directory(database)
 
-    async def delete_organization(organization: Organization) -> bool:
-        removal = await Removals(database).begin(organization)
+    async def delete_organization(organization: Organization, check: Check) -> bool:
+        removal = await Removals(database).begin(organization, check)
         await directory.apply([Change("organization", organization.epoch, organization.id)])
         return removal is not None
 

@@ -44,6 +44,12 @@ async def test_an_organization_with_all_that_belongs_to_it(
                 "condition": {"type": "threshold", "operator": ">", "value": 80.0},
                 "raise_after": 3,
                 "clear_after": 1,
+                "devices": None,
+                "for_s": None,
+                "max_gap_s": None,
+                "late": "evaluate",
+                "latched": False,
+                "reminder_s": None,
             }
         ],
         "next_cursor": None,

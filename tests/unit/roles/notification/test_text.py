@@ -82,3 +82,13 @@ def test_message_ids_differ_by_alarm_transition_and_channel(raised, cleared):
 
 def test_a_clear_answers_its_raise(raised, cleared):
     assert compose(cleared(), "ops", (), 9).answers == compose(raised(), "ops", (), 5).message_id
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [("manual", "hand, of ann"), ("rule_deleted", "deleting the rule"), ("device_deleted", "deleting the device")],
+)
+def test_an_alarm_that_no_reading_cleared(cleared, reason, words):
+    body = body_of(cleared(value=None, reason=reason, by="ann"))
+    assert f"Cleared by:   {words}\n" in body
+    assert "Value:" not in body

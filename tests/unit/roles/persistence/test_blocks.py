@@ -7,7 +7,7 @@ import base64
 import msgspec
 import pytest
 
-from iotplatform.adapters.nats.headers import COUNT, BlockHeaders
+from iotplatform.adapters.nats.headers import CONTROL, COUNT, BlockHeaders
 from iotplatform.adapters.nats.reader import Delivery
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
 from iotplatform.domain.gap import LaneGap, LanePlace
@@ -181,3 +181,10 @@ class TestGaps:
         prepared = prepare(7, 3, 4, [delivery(6, readings(1.0), number=4, total=40)], known)
         assert prepared.work.gaps == []
         assert prepared.work.lanes["lane1"] == LaneMark("lane1", "http", 4, 40, 1)
+
+
+def test_a_control_message_moves_the_position_and_nothing_else():
+    control = Delivery(6, 2_006, "readings.orgA.7.3.control", {CONTROL: "1"}, b"{}", "reply")
+    prepared = prepare(7, 3, 4, [delivery(5, readings(1.0)), control])
+    assert (prepared.work.after, prepared.work.dead_lettered, prepared.letters) == (6, 0, [])
+    assert len(prepared.work.readings) == 1

@@ -24,7 +24,7 @@ class Process:
         self.duties = set()
         self.rounds = asyncio.Semaphore(0)
         self._held = held
-        duties = Duties(self.duty("fold"), self.duty("removals"), self.duty("orphans"))
+        duties = Duties(self.duty("fold"), self.duty("removals"), self.duty("orphans"), self.duty("prune"))
         self.maintenance = Maintenance(self, self, self, duties, self)
 
     def holds_partition(self, epoch, number):
@@ -79,4 +79,4 @@ async def test_each_organization_is_cared_for_by_the_holder_of_its_first_partiti
     assert first.cared_for == first.filled == {epoch for epoch in range(1, 21) if epoch % 2}
     assert second.cared_for == second.filled == {epoch for epoch in range(1, 21) if epoch % 2 == 0}
     assert first.duties == {"forget"}
-    assert second.duties == {"trim", "fold", "removals", "orphans", "audit"}
+    assert second.duties == {"trim", "fold", "removals", "orphans", "prune", "audit"}

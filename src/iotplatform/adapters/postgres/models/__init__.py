@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iotplatform.adapters.postgres.models.alarms import AlarmRow, RuleRow
+from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow
@@ -21,6 +22,7 @@ from iotplatform.adapters.postgres.models.schema import Model, Xid8
 __all__ = [
     "AlarmRow",
     "ApiKeyRow",
+    "AuditRow",
     "ChangeRow",
     "ChannelRow",
     "DeliveryRow",

@@ -1,15 +1,15 @@
 """Access: people, their sessions, API keys, opaque keys of devices.
 
-Revision ID: 0003
-Revises: 0002
+Revision ID: 0004
+Revises: 0003
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -90,6 +90,10 @@ def upgrade() -> None:
         op.execute(
             f"CREATE TRIGGER {table}_changed AFTER INSERT OR UPDATE OR DELETE ON {table} "
             f"FOR EACH ROW EXECUTE FUNCTION record_change('{kind}', '{key}')"
+        )
+        op.execute(
+            f"CREATE TRIGGER {table}_audited AFTER INSERT OR UPDATE OR DELETE ON {table} "
+            f"FOR EACH ROW EXECUTE FUNCTION record_audit('{kind}', '{key}')"
         )
 
 

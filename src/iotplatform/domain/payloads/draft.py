@@ -1,0 +1,103 @@
+"""What every format is turned into before anything is checked: one draft for each element of a body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from iotplatform.domain.reading import Value
+from iotplatform.errors import Fault
+
+MAX_DEPTH: Final = 16
+MAX_FIELD: Final = 80
+NO_VALUE: Final = "must be a number, a boolean or a string"
+OUT_OF_RANGE: Final = "Number out of range"
+
+
+class Draft(msgspec.Struct, gc=False):
+    """`index` is the element's place in the body, None when it is alone. `at` (microseconds) goes before `timestamp`.
+
+    `form` says how the element names its values, for the field of a fault: `value` has one beside sensor_name, `values`
+    has several in an object of that name, and `flat` has them beside everything else. `source` is the element as it
+    came, for a letter.
+    """
+
+    index: int | None
+    source: Any
+    organization_id: str | None = None
+    device_id: str | None = None
+    timestamp: int | float | str | None = None
+    at: int | None = None
+    values: dict[str, Value] = msgspec.field(default_factory=dict)
+    units: dict[str, str] = msgspec.field(default_factory=dict)
+    faults: list[Fault] = msgspec.field(default_factory=list)
+    form: str = "flat"
+    # How the element calls its time.
+    time_field: str = "timestamp"
+    # Its fields could not be read, so nothing can be said of them beside what is in `faults`.
+    is_unreadable: bool = False
+
+    def blame(self, field: str | None, detail: str) -> None:
+        self.faults.append(Fault(detail, self.index, None if field is None else field[:MAX_FIELD]))
+
+    def field_of(self, sensor: str) -> str:
+        """The field of a fault in the value of a sensor."""
+        if self.form == "value":
+            return "value"
+        return (f"values.{sensor}" if self.form == "values" else sensor)[:MAX_FIELD]
+
+
+def flatten(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Nested objects as dotted names, and what is wrong with some of them as (name, detail).
+
+    Only objects are looked into: whether a leaf is a value is for others to say.
+    """
+    leaves: dict[str, Any] = {}
+    wrong: list[tuple[str, str]] = []
+    stack: list[tuple[str, int, Iterable[tuple[str, Any]]]] = [("", 0, iter(tree.items()))]
+    while stack:
+        path, depth, items = stack[-1]
+        for key, value in items:
+            name = f"{path}.{key}" if path else key
+            if isinstance(value, dict) and value:
+                if depth + 1 >= MAX_DEPTH:
+                    wrong.append((name, f"is nested deeper than {MAX_DEPTH} levels"))
+                    continue
+                stack.append((name, depth + 1, iter(value.items())))
+                break
+            if name in leaves:
+                wrong.append((name, "is given twice: as a dotted name and as a nested one"))
+            else:
+                leaves[name] = value
+        else:
+            stack.pop()
+    return leaves, wrong
+
+
+def take_values(draft: Draft, tree: Mapping[str, Any]) -> None:
+    """The leaves of `tree` as the values of a draft, or its faults."""
+    leaves, wrong = flatten(tree)
+    for name, detail in wrong:
+        draft.blame(draft.field_of(name), detail)
+    for name, leaf in leaves.items():
+        value = value_of(leaf)
+        if isinstance(value, Fault):
+            draft.blame(draft.field_of(name) or None, value.detail)
+        else:
+            draft.values[name] = value
+    if not leaves and not wrong:
+        draft.blame("values" if draft.form == "values" else None, "must hold at least one value")
+
+
+def value_of(leaf: Any) -> Value | Fault:
+    """A decoded leaf as a value; numbers become floats."""
+    if isinstance(leaf, bool | str):
+        return leaf
+    if isinstance(leaf, int | float):
+        try:
+            return float(leaf)
+        except OverflowError:
+            return Fault(OUT_OF_RANGE)
+    return Fault(NO_VALUE)
