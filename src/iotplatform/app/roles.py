@@ -15,6 +15,7 @@ from iotplatform.adapters.nats.removal import EpochRemover
 from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.shares import SharedReaders
 from iotplatform.adapters.nats.trimming import Trimmer
+from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
@@ -25,8 +26,10 @@ from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
+from iotplatform.adapters.tokens.user_tokens import UserTokens
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hot_path import HotPath
@@ -39,6 +42,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.ingest.role import IngestRole
 from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
@@ -85,6 +89,7 @@ async def assemble(
     connection, directory = resources.connection, resources.directory
     dead_letters = DeadLetters(connection, resources.publisher)
     verifier = Verifier(directory.public_key, directory.token_is_live)
+    authenticator = Authenticator(verifier, directory.credentials)
     latest = LatestValues(resources.redis)
     hosts = allowed_hosts(settings)
     # When the process ends while a block is taken up alone, nothing but that block was.
@@ -145,7 +150,7 @@ async def assemble(
             database=resources.database,
             directory=directory,
             tokens=DeviceTokens(keys),
-            verifier=verifier,
+            entrance=Entrance(authenticator, UserTokens(keys), PasswordHasher(), Guesses()),
             streams=resources.streams,
             latest=latest,
             ledger=ledger.read,

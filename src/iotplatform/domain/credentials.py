@@ -67,8 +67,7 @@ class Account(msgspec.Struct, frozen=True):
     platform_admin: bool
     roles: Mapping[int, RoleName]
 
-    @property
-    def principal(self) -> Principal:
+    def principal(self, session_id: str) -> Principal:
         everywhere = EVERYTHING if self.platform_admin else NOTHING
         within = {epoch: ROLES[role] for epoch, role in self.roles.items()}
-        return Principal("user", self.id, self.email, everywhere=everywhere, within=within)
+        return Principal("user", self.id, self.email, everywhere=everywhere, within=within, session_id=session_id)

@@ -59,7 +59,7 @@ class Authenticator:
         claims = await self._verifier.read(credential)
         if isinstance(claims, DeviceClaims):
             return (await self._device_token(claims)).principal
-        return (await self._account(claims)).principal
+        return (await self._account(claims)).principal(claims.session_id)
 
     async def authenticate_device(self, credential: str) -> Principal:
         """The device that presents this: its JWT, or its opaque key.

@@ -14,12 +14,12 @@ from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.removals import Check
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
-from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.errors import Rejected
+from iotplatform.roles.management.entrance import Entrance
 
 
 class ManagementContext(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     database: Database
     directory: Directory
     tokens: DeviceTokens
-    verifier: Verifier
+    entrance: Entrance
     streams: Streams
     latest: LatestValues
     ledger: Callable[[Organization], Awaitable[LedgerEntry]]
