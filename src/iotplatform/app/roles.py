@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from iotplatform.adapters.embedded import DataDirectory
+from iotplatform.adapters.nats.controls import Controls
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.removal import EpochRemover
@@ -155,6 +156,7 @@ async def assemble(
             latest=latest,
             ledger=ledger.read,
             dead_letters=dead_letters,
+            controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,

@@ -21,8 +21,8 @@ READER: Final = "persistence"
 # with the same alarm (published again) or with the index of active alarms: neither adds a second one.
 _RAISE: Final = """
 INSERT INTO alarms (id, epoch, rule_id, rule_name, device_id, sensor, severity, state, condition, raised_at,
-                    first_breach_at, trigger_value, readings, position)
-SELECT $1, $2::bigint, $3, $4, $5, $6, $7, 'active', $8, $9, $10, $11, $12::text::jsonb, $13
+                    first_breach_at, trigger_value, readings, position, latched)
+SELECT $1, $2::bigint, $3, $4, $5, $6, $7, 'active', $8, $9, $10, $11, $12::text::jsonb, $13, $14::boolean
 FROM organizations o WHERE o.epoch = $2
 FOR KEY SHARE OF o
 ON CONFLICT DO NOTHING
@@ -80,6 +80,7 @@ async def _apply(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], t
             transition.trigger_value,
             msgspec.json.encode(transition.readings).decode(),
             transition.position,
+            transition.latched,
         )
     else:
         await connection.execute(

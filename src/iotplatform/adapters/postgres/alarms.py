@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import and_, or_, select
+from sqlalchemy import Select, and_, or_, select
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
-from iotplatform.adapters.postgres.models import AlarmRow
+from iotplatform.adapters.postgres.models import AlarmEventRow, AlarmRow
+
+Query = TypeVar("Query", bound=Select[Any])
 
 
 class AlarmFilter(msgspec.Struct, frozen=True):
@@ -21,6 +24,10 @@ class AlarmFilter(msgspec.Struct, frozen=True):
     severities: tuple[str, ...] = ()
     since: dt.datetime | None = None
     until: dt.datetime | None = None
+    acknowledged: bool | None = None
+    assigned_to: tuple[str, ...] = ()
+    rule_ids: tuple[str, ...] = ()
+    sensors: tuple[str, ...] = ()
 
 
 async def find(database: Database, epoch: int, alarm_id: uuid.UUID) -> AlarmRow | None:
@@ -43,16 +50,58 @@ async def page(
             AlarmRow.raised_at <= raised_at,
             or_(AlarmRow.raised_at < raised_at, and_(AlarmRow.raised_at == raised_at, AlarmRow.id > alarm_id)),
         )
+    with translated():
+        async with database.sessions() as session:
+            return list(await session.scalars(_narrowed(query, wanted)))
+
+
+async def unacknowledged(database: Database, epoch: int, most: int, wanted: AlarmFilter) -> list[uuid.UUID]:
+    """The ids of at most so many that nobody has acknowledged, the oldest first."""
+    query = (
+        select(AlarmRow.id)
+        .where(AlarmRow.epoch == epoch, AlarmRow.acknowledged_at.is_(None))
+        .order_by(AlarmRow.raised_at, AlarmRow.id)
+        .limit(most)
+    )
+    with translated():
+        async with database.sessions() as session:
+            return list(await session.scalars(_narrowed(query, wanted)))
+
+
+async def timeline(
+    database: Database, epoch: int, alarm_id: uuid.UUID, limit: int, after: int | None
+) -> list[AlarmEventRow]:
+    """In the order in which it happened; `after` is the id of the last one of the page before."""
+    query = (
+        select(AlarmEventRow)
+        .where(AlarmEventRow.alarm_id == alarm_id, AlarmEventRow.epoch == epoch)
+        .order_by(AlarmEventRow.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(AlarmEventRow.id > after)
+    with translated():
+        async with database.sessions() as session:
+            return list(await session.scalars(query))
+
+
+def _narrowed(query: Query, wanted: AlarmFilter) -> Query:
     if wanted.state is not None:
         query = query.where(AlarmRow.state == wanted.state)
-    if wanted.device_ids:
-        query = query.where(AlarmRow.device_id.in_(wanted.device_ids))
-    if wanted.severities:
-        query = query.where(AlarmRow.severity.in_(wanted.severities))
     if wanted.since is not None:
         query = query.where(AlarmRow.raised_at >= wanted.since)
     if wanted.until is not None:
         query = query.where(AlarmRow.raised_at < wanted.until)
-    with translated():
-        async with database.sessions() as session:
-            return list(await session.scalars(query))
+    if wanted.acknowledged is not None:
+        never = AlarmRow.acknowledged_at.is_(None)
+        query = query.where(~never if wanted.acknowledged else never)
+    for column, values in (
+        (AlarmRow.device_id, wanted.device_ids),
+        (AlarmRow.severity, wanted.severities),
+        (AlarmRow.assigned_to, wanted.assigned_to),
+        (AlarmRow.rule_id, wanted.rule_ids),
+        (AlarmRow.sensor, wanted.sensors),
+    ):
+        if values:
+            query = query.where(column.in_(values))
+    return query

@@ -45,22 +45,27 @@ class Bad(msgspec.Struct, frozen=True):
     faults: tuple[Fault, ...]
     source: Any
     device_id: str | None = None
+    is_malformed: bool = False
 
 
 class Decoded(msgspec.Struct):
-    """What is in a body. `units` has what some formats say of a (device, sensor)."""
+    """What is in a body. `units` has what some formats say of a (device, sensor), `names` the names of devices."""
 
     organization_id: str | None = None
     readings: list[Reading] = msgspec.field(default_factory=list)
     bad: list[Bad] = msgspec.field(default_factory=list)
     units: dict[tuple[str, str], str] = msgspec.field(default_factory=dict)
+    names: dict[str, str] = msgspec.field(default_factory=dict)
 
     def require_all(self) -> None:
         """For who takes all or nothing.
 
         Raises:
-            Rejected: something is bad; one fault for each field, up to a bound.
+            Rejected: something is bad; one fault for each field, up to a bound. `malformed` goes before `invalid`.
         """
+        if malformed := [bad for bad in self.bad if bad.is_malformed]:
+            faults = tuple(fault for bad in malformed[:MAX_FAULTS] for fault in bad.faults)
+            raise Rejected("malformed", "the body has readings that can't be parsed", faults=faults)
         if self.bad:
             faults = tuple(fault for bad in self.bad[:MAX_FAULTS] for fault in bad.faults)
             raise Rejected("invalid", "the body has readings that can't be accepted", faults=faults)
@@ -98,7 +103,7 @@ class _Admission:
 
     def take(self, draft: Draft) -> None:
         if draft.is_unreadable:
-            self.decoded.bad.append(Bad(tuple(draft.faults), draft.source))
+            self._refuse(draft, None)
             return
         shape_faults, draft.faults = draft.faults, []
         device_id = self._check_names(draft)
@@ -106,20 +111,24 @@ class _Admission:
         draft.faults += shape_faults
         for sensor, value in draft.values.items():
             if fault := known_sensor_fault(sensor):
-                # The name itself may be what is wrong, so it is not repeated.
-                draft.blame({"value": "sensor_name", "values": "values"}.get(draft.form, sensor) or None, fault)
+                draft.blame(draft.name_field or draft.field_of(sensor), fault)
             if fault := value_fault(value):
                 draft.blame(draft.field_of(sensor), fault)
-        for sensor, unit in draft.units.items():
+        for unit in draft.units.values():
             if fault := unit_fault(unit):
                 draft.blame("u", fault)
-            self.decoded.units[device_id, sensor] = unit
         if draft.faults:
-            for sensor in draft.units:
-                self.decoded.units.pop((device_id, sensor), None)
-            self.decoded.bad.append(Bad(tuple(draft.faults), draft.source, device_id or None))
-        else:
-            self.decoded.readings += [Reading(device_id, sensor, value, at) for sensor, value in draft.values.items()]
+            self._refuse(draft, device_id or None)
+            return
+        decoded = self.decoded
+        decoded.readings += [Reading(device_id, sensor, value, at) for sensor, value in draft.values.items()]
+        for sensor, unit in draft.units.items():
+            decoded.units[device_id, sensor] = unit
+        if draft.device_name is not None:
+            decoded.names[device_id] = draft.device_name
+
+    def _refuse(self, draft: Draft, device_id: str | None) -> None:
+        self.decoded.bad.append(Bad(tuple(draft.faults), draft.source, device_id, draft.is_malformed))
 
     def _check_names(self, draft: Draft) -> str:
         organization_id, device_id = draft.organization_id, draft.device_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -17,36 +17,44 @@ OUT_OF_RANGE: Final = "Number out of range"
 
 
 class Draft(msgspec.Struct, gc=False):
-    """`index` is the element's place in the body, None when it is alone. `at` (microseconds) goes before `timestamp`.
+    """`index` is the element's place in the body, None when it is alone; `source` is the element as it came, for a
+    letter. `at` (microseconds) goes before `timestamp`.
 
-    `form` says how the element names its values, for the field of a fault: `value` has one beside sensor_name, `values`
-    has several in an object of that name, and `flat` has them beside everything else. `source` is the element as it
-    came, for a letter.
+    The fields say how the element calls what it holds: one without `value_field` calls every value by its sensor,
+    perhaps behind a `prefix`. `device_name` is what a device is called whose name could not be its id.
     """
 
     index: int | None
     source: Any
     organization_id: str | None = None
     device_id: str | None = None
+    device_name: str | None = None
     timestamp: int | float | str | None = None
     at: int | None = None
     values: dict[str, Value] = msgspec.field(default_factory=dict)
     units: dict[str, str] = msgspec.field(default_factory=dict)
     faults: list[Fault] = msgspec.field(default_factory=list)
-    form: str = "flat"
-    # How the element calls its time.
     time_field: str = "timestamp"
+    name_field: str | None = None
+    value_field: str | None = None
+    prefix: str = ""
     # Its fields could not be read, so nothing can be said of them beside what is in `faults`.
     is_unreadable: bool = False
+    is_malformed: bool = False
+
+    @classmethod
+    def unreadable(cls, index: int | None, source: Any, detail: str, *, malformed: bool = False) -> Self:
+        """For an element of which nothing else is known; `malformed` when it could not even be parsed."""
+        draft = cls(index, source, is_unreadable=True, is_malformed=malformed)
+        draft.blame(None, detail)
+        return draft
 
     def blame(self, field: str | None, detail: str) -> None:
         self.faults.append(Fault(detail, self.index, None if field is None else field[:MAX_FIELD]))
 
-    def field_of(self, sensor: str) -> str:
+    def field_of(self, sensor: str) -> str | None:
         """The field of a fault in the value of a sensor."""
-        if self.form == "value":
-            return "value"
-        return (f"values.{sensor}" if self.form == "values" else sensor)[:MAX_FIELD]
+        return self.value_field or f"{self.prefix}{sensor}"[:MAX_FIELD] or None
 
 
 def flatten(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -84,11 +92,11 @@ def take_values(draft: Draft, tree: Mapping[str, Any]) -> None:
     for name, leaf in leaves.items():
         value = value_of(leaf)
         if isinstance(value, Fault):
-            draft.blame(draft.field_of(name) or None, value.detail)
+            draft.blame(draft.field_of(name), value.detail)
         else:
             draft.values[name] = value
     if not leaves and not wrong:
-        draft.blame("values" if draft.form == "values" else None, "must hold at least one value")
+        draft.blame(draft.name_field, "must hold at least one value")
 
 
 def value_of(leaf: Any) -> Value | Fault:

@@ -8,8 +8,12 @@ from typing import Final
 import msgspec
 
 from iotplatform.domain.payloads.admission import Decoded, Defaults, Sender, admit
+from iotplatform.domain.payloads.cbor_shapes import read_cbor
 from iotplatform.domain.payloads.draft import Draft
 from iotplatform.domain.payloads.json_shapes import read_json
+from iotplatform.domain.payloads.line_protocol import read_lines
+from iotplatform.domain.payloads.ndjson import read_ndjson
+from iotplatform.domain.payloads.senml import read_senml, read_senml_cbor, read_senml_json
 
 
 class Format(msgspec.Struct, frozen=True):
@@ -21,12 +25,21 @@ class Format(msgspec.Struct, frozen=True):
     name: str
     media_types: tuple[str, ...]
     levels: tuple[str, ...]
-    read: Callable[[bytes, int], Iterable[Draft]]
+    read: Callable[[bytes, int, Sender | None], Iterable[Draft]]
 
 
 JSON: Final = Format("json", ("application/json", "text/json"), ("telemetry", "json"), read_json)
+LINE_PROTOCOL: Final = Format("line protocol", (), ("line",), read_lines)
 
-FORMATS: Final = (JSON,)
+FORMATS: Final = (
+    JSON,
+    Format("ndjson", ("application/x-ndjson", "application/ndjson"), ("ndjson",), read_ndjson),
+    Format("senml", (), ("senml",), read_senml),
+    Format("senml+json", ("application/senml+json",), (), read_senml_json),
+    Format("senml+cbor", ("application/senml+cbor",), (), read_senml_cbor),
+    Format("cbor", ("application/cbor",), ("cbor",), read_cbor),
+    LINE_PROTOCOL,
+)
 BY_MEDIA_TYPE: Final = {media_type: known for known in FORMATS for media_type in known.media_types}
 BY_LEVEL: Final = {level: known for known in FORMATS for level in known.levels}
 
@@ -40,4 +53,4 @@ def decode(
         Rejected: nothing of it can be used: it is not of this format (`malformed`), speaks for somebody else than
             `sender` (`forbidden`), names several organizations or holds nothing (`invalid`).
     """
-    return admit(known.read(body, arrived_at), arrived_at, sender, defaults)
+    return admit(known.read(body, arrived_at, sender), arrived_at, sender, defaults)

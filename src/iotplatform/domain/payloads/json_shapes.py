@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from iotplatform.domain.payloads.admission import Sender
 from iotplatform.domain.payloads.draft import OUT_OF_RANGE, Draft, flatten, take_values
 from iotplatform.domain.reading import Value
 from iotplatform.errors import Fault, Rejected
@@ -22,8 +23,6 @@ from iotplatform.errors import Fault, Rejected
 _NAMES: Final = frozenset({"organization_id", "device_id", "timestamp"})
 _OURS: Final = frozenset({"sensor_name", "value", "values"})
 _THINGSBOARD: Final = frozenset({"organization_id", "device_id", "ts", "values"})
-# What can't be held by a float becomes infinite, to be found by its name afterwards.
-_any_decoder = msgspec.json.Decoder(float_hook=float)
 _path = re.compile(r" - at `\$(?:\.([A-Za-z_]+))?")
 
 
@@ -44,27 +43,34 @@ class _Names(msgspec.Struct):
     timestamp: int | float | str | None = None
 
 
-def read_json(body: bytes, arrived_at: int) -> Iterator[Draft]:
-    """Raises:
-    Rejected: `malformed`, when it is no JSON.
+def read_json(body: bytes, _: int, __: Sender | None) -> Iterator[Draft]:
+    """Drafts of a body of JSON.
+
+    Raises:
+        Rejected: `malformed`, when it is no JSON.
     """
-    return drafts_of(decode_json(body), arrived_at)
+    return drafts_of(decode_json(body))
 
 
-def decode_json(body: bytes) -> Any:
+def decode_json(body: bytes, number: Callable[[str], Any] = float) -> Any:
+    """Plain objects; `number` makes one of a literal with a fraction or an exponent, or of one that is too large.
+
+    Raises:
+        Rejected: `malformed`.
+    """
     try:
-        return _any_decoder.decode(body)
+        return msgspec.json.Decoder(float_hook=number).decode(body)
     except msgspec.ValidationError:  # an integer beyond every bound
-        return _decode_boundless(body)
+        return _decode_boundless(body, number)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from None
 
 
-def _decode_boundless(body: bytes) -> Any:
+def _decode_boundless(body: bytes, number: Callable[[str], Any]) -> Any:
     try:
-        decoded = json.loads(body.decode(), parse_int=float, parse_constant=_refuse)
+        decoded = json.loads(body.decode(), parse_int=number, parse_float=number, parse_constant=_refuse)
         # Half a surrogate pair is no character, and what JSON allows here nothing else would take.
-        json.dumps(decoded, ensure_ascii=False).encode()
+        msgspec.json.encode(decoded)
     except (ValueError, RecursionError) as error:
         raise _malformed(error) from None
     return decoded
@@ -78,7 +84,7 @@ def _malformed(error: Exception) -> Rejected:
     return Rejected("malformed", f"the body is not JSON: {error}")
 
 
-def drafts_of(decoded: Any, _: int = 0) -> Iterator[Draft]:
+def drafts_of(decoded: Any) -> Iterator[Draft]:
     """A draft for each element of what some decoder has made of a body."""
     if isinstance(decoded, list):
         for index, element in enumerate(decoded):
@@ -88,11 +94,10 @@ def drafts_of(decoded: Any, _: int = 0) -> Iterator[Draft]:
 
 
 def draft_of(element: Any, index: int | None) -> Draft:
-    draft = Draft(index, element)
     if not isinstance(element, dict):
-        draft.blame(None, f"Expected `object`, got `{_kind_of(element)}`")
-        draft.is_unreadable = True
-    elif "ts" in element and "values" in element and element.keys() <= _THINGSBOARD:
+        return Draft.unreadable(index, element, f"Expected `object`, got `{_kind_of(element)}`")
+    draft = Draft(index, element)
+    if "ts" in element and "values" in element and element.keys() <= _THINGSBOARD:
         _take_thingsboard(draft, element)
     elif element.keys() & _OURS or element.keys() <= _NAMES:
         _take_ours(draft, element)
@@ -116,7 +121,7 @@ def _take_names(draft: Draft, element: Mapping[str, Any]) -> bool:
 
 
 def _take_thingsboard(draft: Draft, element: Mapping[str, Any]) -> None:
-    draft.form, draft.time_field = "values", "ts"
+    draft.name_field, draft.prefix, draft.time_field = "values", "values.", "ts"
     at, values = element["ts"], element["values"]
     if not _take_names(draft, {key: element[key] for key in element.keys() & _NAMES}):
         return
@@ -155,7 +160,7 @@ def _take_ours(draft: Draft, element: Mapping[str, Any]) -> None:
 
 def _take_entry(draft: Draft, entry: Entry) -> None:
     if entry.values is not None:
-        draft.form = "values"
+        draft.name_field, draft.prefix = "values", "values."
         if entry.value is not msgspec.UNSET or entry.sensor_name is not None:
             draft.blame("values", "can't stand beside sensor_name and value")
         elif not entry.values:
@@ -166,7 +171,7 @@ def _take_entry(draft: Draft, entry: Entry) -> None:
     elif isinstance(entry.value, msgspec.UnsetType):
         draft.blame("value", "is required")
     else:
-        draft.form = "value"
+        draft.name_field, draft.value_field = "sensor_name", "value"
         draft.values = {entry.sensor_name: entry.value}
 
 

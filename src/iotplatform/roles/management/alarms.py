@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import get
@@ -13,23 +13,40 @@ from litestar.params import FromPath, QueryParameter
 
 from iotplatform.adapters.postgres import alarms
 from iotplatform.adapters.postgres.alarms import AlarmFilter
-from iotplatform.adapters.postgres.models import AlarmRow
+from iotplatform.adapters.postgres.models import AlarmEventRow, AlarmRow
+from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Severity
 from iotplatform.domain.timestamps import format_timestamp, to_datetime, to_microseconds
 from iotplatform.roles.management.access import READ
 from iotplatform.roles.management.context import ManagementContext, not_found
 from iotplatform.roles.management.paging import (
+    BY_PLACE,
     DEFAULT_LIMIT,
     Cursor,
     Limit,
     Page,
+    decode_cursor,
     decode_time_cursor,
     page,
     time_place,
 )
-from iotplatform.roles.management.parameters import DeviceIds, From, To, check_device_ids, parse_time
+from iotplatform.roles.management.parameters import (
+    DeviceIds,
+    From,
+    To,
+    check_device_ids,
+    check_rule_ids,
+    check_sensors,
+    check_text,
+    parse_time,
+)
 
 Severities = Annotated[list[Severity] | None, QueryParameter(description="only these severities; repeatable")]
+
+Acknowledged = Annotated[bool | None, QueryParameter(description="only those that somebody has acknowledged, or not")]
+Assignees = Annotated[list[str] | None, QueryParameter(description="only those assigned to one of these; repeatable")]
+RuleIds = Annotated[list[str] | None, QueryParameter(description="only those of these rules; repeatable")]
+Sensors = Annotated[list[str] | None, QueryParameter(description="only those of these sensors; repeatable")]
 
 # `state` itself means something else to Litestar.
 AlarmState = Annotated[Literal["active", "cleared"] | None, QueryParameter(name="state")]
@@ -41,7 +58,10 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class AlarmAnswer(msgspec.Struct, frozen=True):
-    """Times are those of readings, but for `created_at` and `acknowledged_at`."""
+    """Times are those of readings, but for `created_at`, `acknowledged_at` and `snoozed_until`.
+
+    A `latched` one is cleared by hand only. `timeline` is where the list of all that happened to it is found.
+    """
 
     id: str
     rule_id: str
@@ -51,6 +71,7 @@ class AlarmAnswer(msgspec.Struct, frozen=True):
     sensor: str
     severity: str
     state: str
+    latched: bool
     raised_at: str
     first_breach_at: str
     cleared_at: str | None
@@ -61,6 +82,17 @@ class AlarmAnswer(msgspec.Struct, frozen=True):
     trigger_value: float
     readings: list[Evidence]
     created_at: str
+    snoozed_until: str | None
+    timeline: str
+
+
+class TimelineEntry(msgspec.Struct, frozen=True):
+    """`by` is None for what the platform did; `at` is the server's time. What `detail` holds depends on the event."""
+
+    at: str
+    event: str
+    by: str | None
+    detail: dict[str, Any]
 
 
 @get("/organizations/{org:str}/alarms", opt=READ)
@@ -73,6 +105,10 @@ async def list_alarms(
     alarm_state: AlarmState = None,
     since: From = None,
     until: To = None,
+    acknowledged: Acknowledged = None,
+    assigned_to: Assignees = None,
+    rule_id: RuleIds = None,
+    sensor: Sensors = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[AlarmAnswer]:
@@ -83,11 +119,17 @@ async def list_alarms(
         severities=tuple(severity or ()),
         since=None if start is None else to_datetime(start),
         until=None if end is None else to_datetime(end),
+        acknowledged=acknowledged,
+        assigned_to=check_text("assigned_to", assigned_to),
+        rule_ids=check_rule_ids(rule_id),
+        sensors=check_sensors(sensor),
     )
     after = decode_time_cursor(cursor)
     organization = await context.organization(org)
     found = await alarms.page(context.database, organization.epoch, limit + 1, after, wanted)
-    return page(found, limit, _answer, lambda last: time_place(last.raised_at, last.id))
+    return page(
+        found, limit, lambda row: alarm_answer(organization.id, row), lambda last: time_place(last.raised_at, last.id)
+    )
 
 
 @get("/organizations/{org:str}/alarms/{alarm:uuid}", opt=READ)
@@ -95,13 +137,42 @@ async def read_alarm(
     org: FromPath[str], alarm: FromPath[uuid.UUID], context: NamedDependency[ManagementContext]
 ) -> AlarmAnswer:
     organization = await context.organization(org)
-    row = await alarms.find(context.database, organization.epoch, alarm)
+    return alarm_answer(organization.id, await found_alarm(context, organization, alarm))
+
+
+@get("/organizations/{org:str}/alarms/{alarm:uuid}/timeline", opt=READ)
+async def read_timeline(
+    org: FromPath[str],
+    alarm: FromPath[uuid.UUID],
+    context: NamedDependency[ManagementContext],
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[TimelineEntry]:
+    """All that happened to an alarm, in that order."""
+    after = decode_cursor(cursor, BY_PLACE)
+    organization = await context.organization(org)
+    await found_alarm(context, organization, alarm)
+    found = await alarms.timeline(context.database, organization.epoch, alarm, limit + 1, after)
+    return page(found, limit, _entry, lambda last: last.id)
+
+
+async def found_alarm(context: ManagementContext, organization: Organization, alarm_id: uuid.UUID) -> AlarmRow:
+    """The alarm of a request.
+
+    Raises:
+        Rejected: the organization has none of this id.
+    """
+    row = await alarms.find(context.database, organization.epoch, alarm_id)
     if row is None:
-        raise not_found("alarm", str(alarm))
-    return _answer(row)
+        raise not_found("alarm", str(alarm_id))
+    return row
 
 
-def _answer(row: AlarmRow) -> AlarmAnswer:
+def _entry(row: AlarmEventRow) -> TimelineEntry:
+    return TimelineEntry(format_timestamp(to_microseconds(row.at)), row.kind, row.who, row.detail)
+
+
+def alarm_answer(organization_id: str, row: AlarmRow) -> AlarmAnswer:
     return AlarmAnswer(
         id=str(row.id),
         rule_id=row.rule_id,
@@ -111,6 +182,7 @@ def _answer(row: AlarmRow) -> AlarmAnswer:
         sensor=row.sensor,
         severity=row.severity,
         state=row.state,
+        latched=row.latched,
         raised_at=format_timestamp(to_microseconds(row.raised_at)),
         first_breach_at=format_timestamp(to_microseconds(row.first_breach_at)),
         cleared_at=_optional(row.cleared_at),
@@ -122,6 +194,8 @@ def _answer(row: AlarmRow) -> AlarmAnswer:
         # PostgreSQL writes 1e300 as a whole number.
         readings=[Evidence(format_timestamp(at), float(value)) for at, value in row.readings],
         created_at=format_timestamp(to_microseconds(row.created_at)),
+        snoozed_until=_optional(row.snoozed_until),
+        timeline=f"/organizations/{organization_id}/alarms/{row.id}/timeline",
     )
 
 

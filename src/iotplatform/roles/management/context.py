@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from iotplatform.adapters.nats.controls import Controls
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.streams import Streams
@@ -36,6 +37,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     latest: LatestValues
     ledger: Callable[[Organization], Awaitable[LedgerEntry]]
     dead_letters: DeadLetters
+    controls: Controls
     replayer: Replayer
     default_rule: Callable[[str], Rule]
     delete_organization: Callable[[Organization, Check], Awaitable[bool]]

@@ -18,10 +18,13 @@ from iotplatform.roles.management.patches import MERGE_PATCH
 MAX_BODY_BYTES: Final = 1 << 20
 # Text for people in one line: no control characters, NUL above all, which PostgreSQL can't store.
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
+# The same with line ends and tabs: what people write in more than one line.
+PROSE_PATTERN: Final = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 
 _SENTENCES: Final = {
     IDENTIFIER_PATTERN: "must be 1 to 64 characters out of A-Z, a-z, 0-9, '_' and '-'",
     TEXT_PATTERN: "must not contain control characters",
+    PROSE_PATTERN: "must not contain control characters other than line ends and tabs",
 }
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$")
 _MATCHING: Final = re.compile(r"Expected `str` matching regex '(.*)'$", re.DOTALL)

@@ -11,7 +11,15 @@ from litestar.types import ControllerRouterHandler
 
 from iotplatform.domain.principal import Principal
 from iotplatform.roles.management.access import check_declared, guard_by, principal_of
-from iotplatform.roles.management.alarms import list_alarms, read_alarm
+from iotplatform.roles.management.alarm_actions import (
+    acknowledge_alarm,
+    acknowledge_alarms,
+    assign_alarm,
+    clear_alarm,
+    comment_alarm,
+    snooze_alarm,
+)
+from iotplatform.roles.management.alarms import list_alarms, read_alarm, read_timeline
 from iotplatform.roles.management.api_keys import create_api_key, list_api_keys, revoke_api_key
 from iotplatform.roles.management.audit import list_audit, list_platform_audit
 from iotplatform.roles.management.auditing import begin, finish_by
@@ -43,7 +51,17 @@ from iotplatform.roles.management.organizations import (
     read_organization,
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
-from iotplatform.roles.management.rules import list_rules, read_rule
+from iotplatform.roles.management.rules import (
+    create_rule,
+    delete_rule,
+    disable_rule,
+    enable_rule,
+    list_rule_versions,
+    list_rules,
+    put_rule,
+    read_rule,
+    read_rule_version,
+)
 from iotplatform.roles.management.sessions import change_password, log_in, log_out, read_me, refresh, set_up
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, renew_token, revoke_token
@@ -101,7 +119,14 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         create_token,
         revoke_token,
         list_rules,
+        create_rule,
         read_rule,
+        put_rule,
+        delete_rule,
+        enable_rule,
+        disable_rule,
+        list_rule_versions,
+        read_rule_version,
         list_channels,
         create_channel,
         read_channel,
@@ -109,6 +134,13 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         delete_channel,
         list_alarms,
         read_alarm,
+        read_timeline,
+        acknowledge_alarm,
+        acknowledge_alarms,
+        assign_alarm,
+        clear_alarm,
+        comment_alarm,
+        snooze_alarm,
         list_deliveries,
         list_readings,
         list_latest,

@@ -27,6 +27,7 @@ from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.hosts import HostCheck
 from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS
+from iotplatform.domain.control import Control
 from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.organization import Organization
@@ -80,8 +81,20 @@ class Replayer:
         return [ReplayResult(id_, "refused", "why") if id_ == "bad.1" else ReplayResult(id_, "replayed") for id_ in ids]
 
 
+class Controls:
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Control]] = []
+        self.failure: Exception | None = None
+
+    async def publish(self, organization: Organization, control: Control) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.published.append((organization.id, control))
+
+
 class Stubs:
     def __init__(self) -> None:
+        self.controls = Controls()
         self.streams = Streams()
         self.latest = Latest()
         self.dead_letters = DeadLetters()
@@ -126,6 +139,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         "streams": stubs.streams,
         "latest": stubs.latest,
         "ledger": stubs.ledger,
+        "controls": stubs.controls,
         "dead_letters": stubs.dead_letters,
         "replayer": stubs.replayer,
     }

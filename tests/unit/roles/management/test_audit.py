@@ -176,6 +176,7 @@ NOT_AUDITED = {
     "alembic_version": "",
     "audit": "",
     "changes": "",
+    "alarm_events": "what was done to alarms, by whom: an audit of its own",
     "deliveries": "made by notification",
     "gaps": "",
     "lanes": "",
@@ -184,6 +185,8 @@ NOT_AUDITED = {
     "positions": "",
     "readings": "",
     "removals": "",
+    "rule_pack_versions": "the past of a table that is audited",
+    "rule_versions": "the past of a table that is audited",
     "series": "",
 }
 

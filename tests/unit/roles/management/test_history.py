@@ -55,6 +55,7 @@ async def test_an_alarm(client: httpx.AsyncClient, org: str, epoch: int, databas
     [alarm] = found["items"]
     assert (await client.get(f"/organizations/{org}/alarms/{alarm_id}")).json() == alarm
     assert alarm.pop("created_at").endswith("Z")
+    assert alarm.pop("timeline") == f"/organizations/{org}/alarms/{alarm_id}/timeline"
     assert alarm == {
         "id": alarm_id,
         "rule_id": "default",
@@ -64,6 +65,7 @@ async def test_an_alarm(client: httpx.AsyncClient, org: str, epoch: int, databas
         "sensor": "temp1",
         "severity": "major",
         "state": "active",
+        "latched": False,
         "raised_at": "2023-11-14T22:13:20.000000Z",
         "first_breach_at": "2023-11-14T22:13:20.000000Z",
         "cleared_at": None,
@@ -71,6 +73,7 @@ async def test_an_alarm(client: httpx.AsyncClient, org: str, epoch: int, databas
         "acknowledged_at": None,
         "acknowledged_by": None,
         "assigned_to": None,
+        "snoozed_until": None,
         "trigger_value": 90.0,
         "readings": [
             {"timestamp": "2023-11-14T22:13:20.000000Z", "value": 85.0},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from iotplatform.adapters.postgres.models.alarms import AlarmRow, RuleRow
+from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import GapRow, LaneRow, PartitionRow, PositionRow
-from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow
+from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.people import (
     ApiKeyRow,
@@ -17,9 +17,17 @@ from iotplatform.adapters.postgres.models.people import (
 )
 from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.rules import (
+    RulePackOrganizationRow,
+    RulePackRow,
+    RulePackVersionRow,
+    RuleRow,
+    RuleVersionRow,
+)
 from iotplatform.adapters.postgres.models.schema import Model, Xid8
 
 __all__ = [
+    "AlarmEventRow",
     "AlarmRow",
     "ApiKeyRow",
     "AuditRow",
@@ -30,6 +38,7 @@ __all__ = [
     "DeviceTokenRow",
     "GapRow",
     "LaneRow",
+    "MaintenanceWindowRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
@@ -38,7 +47,11 @@ __all__ = [
     "ReadingRow",
     "RefreshTokenRow",
     "RemovalRow",
+    "RulePackOrganizationRow",
+    "RulePackRow",
+    "RulePackVersionRow",
     "RuleRow",
+    "RuleVersionRow",
     "SeriesRow",
     "SessionRow",
     "SigningKeyRow",

@@ -1,4 +1,4 @@
-"""Channels, and what is delivered over them."""
+"""Channels, what is delivered over them, and when nothing is to be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import NOW, ONE, Model, epoch_column
+from iotplatform.adapters.postgres.models.schema import NOW, ONE, ZERO, Model, epoch_column
 
 
 class ChannelRow(Model):
@@ -25,13 +25,33 @@ class ChannelRow(Model):
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     version: Mapped[int] = mapped_column(server_default=ONE)
+    # Sealed; see adapters.secrets.
+    secrets: Mapped[str | None]
+
+
+class MaintenanceWindowRow(Model):
+    """Without devices (by id or tag) it is for all of them, and without rules for all rules."""
+
+    __tablename__ = "maintenance_windows"
+
+    epoch: Mapped[int] = epoch_column("maintenance_windows", primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    starts_at: Mapped[dt.datetime]
+    ends_at: Mapped[dt.datetime]
+    device_ids: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    device_tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    rule_ids: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    created_by: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default=ONE)
 
 
 class DeliveryRow(Model):
     __tablename__ = "deliveries"
     __table_args__ = (
-        CheckConstraint("state IN ('pending', 'sent', 'failed')", name="deliveries_state_check"),
-        UniqueConstraint("alarm_id", "transition", "channel_id", name="deliveries_alarm_id_transition_channel_id_key"),
+        CheckConstraint("state IN ('pending', 'sent', 'failed', 'suppressed')", name="deliveries_state_check"),
+        UniqueConstraint("alarm_id", "transition", "channel_id", "number", name="deliveries_what_key"),
         Index("deliveries_due", "next_attempt_at", postgresql_where=text("state = 'pending'")),
         Index("deliveries_newest", "epoch", text("created_at DESC"), "id"),
     )
@@ -46,3 +66,5 @@ class DeliveryRow(Model):
     attempts: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     next_attempt_at: Mapped[dt.datetime | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    # Reminders of an alarm have one; everything else happens once.
+    number: Mapped[int] = mapped_column(server_default=ZERO)
