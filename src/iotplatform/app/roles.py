@@ -20,6 +20,7 @@ from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
+from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
@@ -44,6 +45,7 @@ from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.ingest.role import IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
+from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
@@ -129,6 +131,7 @@ async def assemble(
                 directory=directory,
                 dead_letters=dead_letters,
                 episodes=AlarmEpisodes(resources.database),
+                checkpoints=Checkpoints(resources.database),
                 one_suspect=one_suspect,
             ),
             metrics,
@@ -161,6 +164,9 @@ async def assemble(
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
         )
+        role = ManagementRole(resources.database)
+        resources.changes.register(role.changed)
+        made.roles.append(role)
         made.apps["management"] = management_app(
             routes(context), hosts, addresses=not is_loopback(settings.management.host)
         )

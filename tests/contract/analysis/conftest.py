@@ -20,6 +20,7 @@ from iotplatform.adapters.nats.subjects import NOTIFICATIONS, readings_subject
 from iotplatform.adapters.postgres import organizations
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
+from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.members import roll_of
@@ -85,6 +86,7 @@ class Stack:
             directory=self.directory,
             dead_letters=self.dead_letters,
             episodes=AlarmEpisodes(self.database),
+            checkpoints=Checkpoints(self.database),
             one_suspect=asyncio.Lock(),
         )
         role = AnalysisRole(parts, self.metrics, self.membership("analysis"))

@@ -8,6 +8,7 @@ import pytest
 
 from iotplatform.adapters.nats.outstanding import OutstandingTransitions
 from iotplatform.adapters.nats.subjects import NOTIFICATIONS
+from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, encode_transition
 from iotplatform.domain.caution import MAX_TRIES
 from iotplatform.errors import Unavailable
@@ -68,6 +69,36 @@ async def test_a_loss_between_processes(stack):
             return await stack.database.pool.fetchval(query, lost.epoch) == 5
 
         await eventually(written)
+
+
+async def test_a_loss_together_with_the_memory_of_nats_server(stack):
+    """The stream alone would not do: what began the alarm is trimmed, and a second one would be raised at the end."""
+    lost = await stack.organization(raise_after=2)
+    consumer = f"ORG_{lost.id}.analysis_{lost.epoch}_0"
+    async with stack.history():
+        async with stack.analysis():
+            await stack.until_acknowledged(lost, await stack.send(lost, 90.0, 91.0, 92.0))
+        await stack.api.call(f"STREAM.PURGE.ORG_{lost.id}", {"seq": 3})
+        await stack.lose_redis()
+        await stack.api.call(f"CONSUMER.DELETE.{consumer}")
+        async with stack.analysis():
+            last = await stack.send(lost, 93.0, 70.0)
+
+            async def cleared():
+                return ("cleared", "m", last) in await stack.transitions(lost)
+
+            await eventually(cleared)
+    assert await stack.transitions(lost) == [("raised", "m", 2), ("cleared", "m", 5)]
+
+
+async def test_a_checkpoint_of_an_organization_that_is_deleted(stack):
+    kept, gone = await stack.organization(), await stack.organization()
+    checkpoints = Checkpoints(stack.database)
+    assert await checkpoints.read(kept.epoch, 0) == 0
+    await stack.database.pool.execute("DELETE FROM organizations WHERE epoch = $1", gone.epoch)
+    await checkpoints.write({(gone.epoch, 0): 7, (kept.epoch, 0): 8})
+    await checkpoints.write({(kept.epoch, 0): 9})
+    assert (await checkpoints.read(gone.epoch, 0), await checkpoints.read(kept.epoch, 0)) == (0, 9)
 
 
 async def test_a_replay_that_ends_the_process_is_left_out(stack):

@@ -44,7 +44,10 @@ class Role:
                 raise Unavailable("the store is away")
             return self.positions[consumer]
 
-        reader = Reader(stream, consumer, acquire)
+        async def make():
+            await self.readers.consumers.create_of_partition(organization, partition, "analysis")
+
+        reader = Reader(stream, consumer, acquire, make)
         self.readers.add(reader)
         return reader
 
@@ -311,6 +314,23 @@ class TestFaults:
         await client.fill(organization, 2, first=3)
         await client.streams.create_organization(organization)
         assert await role.until(reader, 5) == [1, 2, 3, 4, 5]
+
+    async def test_a_consumer_that_went_with_the_memory_of_its_server(self, own_server, own_client):
+        organization = await own_client.organization()
+        role = Role(own_client)
+        await role.readers.start()
+        try:
+            reader = role.follow(organization)
+            await own_client.fill(organization, 3)
+            await role.until(reader, 3)
+            own_server.kill()
+            await own_server.back()
+            assert await own_client.connection.wait_connected(10)
+            await own_client.fill(organization, 2, first=3)
+            async with asyncio.timeout(5):
+                assert await role.until(reader, 5) == [1, 2, 3, 4, 5]
+        finally:
+            await role.readers.stop()
 
     async def test_the_pin_of_a_holder_that_is_gone_does_not_hold_it_up(
         self, client, organization, role, connect, servers

@@ -28,7 +28,7 @@ class KeptStream:
         self._api = JetStreamApi(connection)
 
     async def floor(self, organization: Organization, partition: int, role: str) -> int:
-        """The sequence up to which a partition's reader has acknowledged everything; 0 when nothing.
+        """The sequence up to which a partition's reader has acknowledged everything; 0 when nothing is known.
 
         Raises:
             Unavailable: JetStream is away.
@@ -36,7 +36,12 @@ class KeptStream:
         """
         stream = subjects.organization_stream(organization.id)
         consumer = subjects.partition_consumer(role, organization.epoch, partition)
-        answer = await self._api.call(f"CONSUMER.INFO.{stream}.{consumer}")
+        try:
+            answer = await self._api.call(f"CONSUMER.INFO.{stream}.{consumer}")
+        except ApiError as error:
+            if error.code != NOT_FOUND_CONSUMER:
+                raise
+            return 0  # gone with the server's memory, until its reader makes it anew
         return int(answer["ack_floor"]["stream_seq"])
 
     async def last_notification(self) -> int:

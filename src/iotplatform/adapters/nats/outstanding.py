@@ -11,7 +11,7 @@ from typing import Final
 from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
-from iotplatform.adapters.nats.streams import NOTIFICATION_ROLES
+from iotplatform.adapters.nats.consumers import NOTIFICATION_ROLES
 from iotplatform.errors import Unavailable
 
 SHARE: Final = 10_000

@@ -79,6 +79,9 @@ class PartitionReaders(SharedReaders):
             consumer=consumer,
             acquire=lambda: self._acquire_partition(partition),
             let_go=lambda: self._let_go_of_partition(partition),
+            make=lambda: self._readers.consumers.create_of_partition(
+                partition.organization, partition.number, self.role
+            ),
         )
 
     def _consumer(self, partition: Partition) -> str:

@@ -61,10 +61,17 @@ class AckReply(msgspec.Struct, frozen=True):
 class Reader:
     """`acquire` takes hold of the stored position and returns it; it may raise Unavailable and is then called again."""
 
-    def __init__(self, stream: str, consumer: str, acquire: Callable[[], Awaitable[int]]) -> None:
+    def __init__(
+        self,
+        stream: str,
+        consumer: str,
+        acquire: Callable[[], Awaitable[int]],
+        make: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.stream = stream
         self.consumer = consumer
         self.acquire = acquire
+        self.make = make
         self.state: Literal["closed", "opening", "expecting_first", "open", "removed"] = "closed"
         self.position = 0
         self.pin = ""

@@ -12,8 +12,9 @@ from typing import Final
 import structlog
 from nats.aio.msg import Msg
 
-from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError
+from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.consumers import Consumers
 from iotplatform.adapters.nats.pins import Pins
 from iotplatform.adapters.nats.reader import HEARTBEAT_S, PULL_MESSAGES, AckReply, Delivery, Reader
 from iotplatform.errors import Unavailable
@@ -41,6 +42,7 @@ class Readers:
         self.role = role
         self._connection = connection
         self._pins = Pins(connection)
+        self.consumers = Consumers(JetStreamApi(connection))
         self._metrics = metrics
         self._log = log.bind(role=role)
         self._inbox = f"_INBOX.iotread.{secrets.token_hex(8)}."
@@ -212,7 +214,24 @@ class Readers:
             # The organization is being made or deleted: the directory will say which. Anything else is waited out.
             missing = error.code in {NOT_FOUND_STREAM, NOT_FOUND_CONSUMER}
             self._log.log(logging.DEBUG if missing else logging.WARNING, "reader.not_opened", detail=str(error))
+            return error.code == NOT_FOUND_CONSUMER and await self._make_anew(reader)
+        return await self._opened(reader)
+
+    async def _make_anew(self, reader: Reader) -> bool:
+        """The server was restarted, and the consumer went with its memory."""
+        reader.pin = ""
+        if reader.make is None:
             return False
+        try:
+            async with self._opening:
+                await reader.make()
+                await self._pins.reset(reader)
+        except (Unavailable, ApiError) as error:
+            self._log.debug("reader.not_made", reader=reader.name, detail=str(error))
+            return False
+        return await self._opened(reader)
+
+    async def _opened(self, reader: Reader) -> bool:
         reader.confirmed = True
         await self._pull(reader)
         return True
@@ -300,6 +319,9 @@ class Readers:
                 self._drop_buffer(reader)
                 self._ready.pop(reader, None)
                 reader.close()
+            # If the server is another one by now, it knows neither the pin nor, perhaps, the consumer; and asked to
+            # reset one that it doesn't know, it doesn't answer.
+            reader.pin = ""
 
     def _connected(self) -> None:
         for reader in list(self._by_name.values()):

@@ -7,7 +7,7 @@ from typing import Any, Final
 from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection, NobodyThere
-from iotplatform.adapters.nats.streams import PARTITION_ROLES
+from iotplatform.adapters.nats.consumers import PARTITION_ROLES
 from iotplatform.adapters.nats.trimming import BeforeCut
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.removal import Removal

@@ -31,7 +31,7 @@ class Claim(msgspec.Struct, frozen=True):
     """A consumer that one member at a time reads; `key` says which, and is the same in every process.
 
     `acquire` takes hold and returns the stored position, `let_go` is called when all that was taken up is committed,
-    before anybody else is to acquire it. Both may raise Unavailable.
+    before anybody else is to acquire it. Both may raise Unavailable. `make` makes a consumer that is gone anew.
     """
 
     key: str
@@ -39,6 +39,7 @@ class Claim(msgspec.Struct, frozen=True):
     consumer: str
     acquire: Callable[[], Awaitable[int]]
     let_go: Callable[[], Awaitable[None]] = _nothing
+    make: Callable[[], Awaitable[None]] | None = None
 
 
 class SharedReaders:
@@ -130,7 +131,7 @@ class SharedReaders:
     def _add(self, claim: Claim, before: frozenset[str]) -> None:
         holder = owner_of(claim.key, before)
         is_handed_over = holder != self._membership.own_id and holder in self._membership.members
-        reader = Reader(claim.stream, claim.consumer, lambda: self._acquire(claim, reader))
+        reader = Reader(claim.stream, claim.consumer, lambda: self._acquire(claim, reader), claim.make)
         self._held[claim.key] = reader
         self._readers.add(reader, after_s=HANDOVER_S if is_handed_over else 0.0)
 

@@ -1,4 +1,4 @@
-"""The streams and their durable consumers: made idempotently, by whoever needs them first."""
+"""The streams, with their durable consumers: made idempotently, by whoever needs them first."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ import msgspec
 
 from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import NOT_FOUND_STREAM, ApiError, JetStreamApi
+from iotplatform.adapters.nats.consumers import NOTIFICATION_ROLES, PARTITION_ROLES, Consumers
 from iotplatform.domain.organization import Organization
 
 _SECOND: Final = 1_000_000_000
 DEDUP_WINDOW_S: Final = 120
-PRIORITY_TIMEOUT_S: Final = 20
-PARTITION_ROLES: Final = ("analysis", "persistence")
-NOTIFICATION_ROLES: Final = ("notification", "persistence")
-# A reader resets its consumer at every start and after every fault, so redelivery by time is never wanted: it would
-# only put old messages behind newer ones.
-_ACK_WAIT_S: Final = 24 * 3_600
 
 
 class StreamLimits(msgspec.Struct, frozen=True):
@@ -32,6 +27,7 @@ class Streams:
     def __init__(self, api: JetStreamApi, limits: StreamLimits) -> None:
         self._api = api
         self._limits = limits
+        self._consumers = Consumers(api)
 
     async def create_shared(self) -> None:
         """NOTIFICATIONS with its consumers, and DEADLETTER."""
@@ -40,7 +36,7 @@ class Streams:
             {"subjects": ["notifications.>"], "discard": "new", "max_bytes": self._limits.notifications_max_bytes},
         )
         for role in NOTIFICATION_ROLES:
-            await self._create_consumer(subjects.NOTIFICATIONS, role, "notifications.>")
+            await self._consumers.create_of_notifications(role)
         await self._create_stream(
             subjects.DEADLETTER,
             {
@@ -63,10 +59,8 @@ class Streams:
             },
         )
         for partition in range(organization.partitions):
-            filter_subject = subjects.partition_subjects(organization.id, organization.epoch, partition)
             for role in PARTITION_ROLES:
-                name = subjects.partition_consumer(role, organization.epoch, partition)
-                await self._create_consumer(stream, name, filter_subject)
+                await self._consumers.create_of_partition(organization, partition, role)
 
     async def renew_organization(self, organization: Organization) -> None:
         """The stream of a new organization, without anything that an earlier one of its id may have left.
@@ -100,21 +94,3 @@ class Streams:
             if error.code != NOT_FOUND_STREAM:
                 raise
             await self._api.call(f"STREAM.CREATE.{name}", config, timeout_s=30)
-
-    async def _create_consumer(self, stream: str, name: str, filter_subject: str) -> None:
-        config = {
-            "name": name,
-            "durable_name": name,
-            "filter_subject": filter_subject,
-            "deliver_policy": "all",
-            "ack_policy": "all",
-            "ack_wait": _ACK_WAIT_S * _SECOND,
-            "max_ack_pending": -1,
-            "max_deliver": -1,
-            "priority_groups": [subjects.PRIORITY_GROUP],
-            "priority_policy": "pinned_client",
-            "priority_timeout": PRIORITY_TIMEOUT_S * _SECOND,
-        }
-        await self._api.call(
-            f"CONSUMER.CREATE.{stream}.{name}.{filter_subject}", {"stream_name": stream, "config": config}, timeout_s=30
-        )

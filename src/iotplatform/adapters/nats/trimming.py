@@ -10,7 +10,7 @@ from typing import Final, get_args
 from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import NOT_FOUND_CONSUMER, NOT_FOUND_STREAM, ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection, NobodyThere
-from iotplatform.adapters.nats.streams import NOTIFICATION_ROLES, PARTITION_ROLES
+from iotplatform.adapters.nats.consumers import NOTIFICATION_ROLES, PARTITION_ROLES
 from iotplatform.domain.organization import Organization
 
 # Called with a partition and the sequence below which it is about to be cut.

@@ -102,7 +102,14 @@ async def applications(
     with translated():
         async with database.sessions() as session:
             return [
-                Application(name, row.version, version, row.fault, to_microseconds(row.updated_at))
+                Application(
+                    name,
+                    row.version,
+                    version,
+                    # What an older version could not be applied for, the one that is due may have put right.
+                    row.fault if row.tried == version else None,
+                    to_microseconds(row.updated_at),
+                )
                 for row, name, version in await session.execute(query)
             ]
 

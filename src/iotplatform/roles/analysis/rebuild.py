@@ -1,7 +1,7 @@
 """Rebuilding a partition that Redis has lost: from the alarm history and from what the stream still keeps.
 
-Alarm history is complete up to the acknowledgement floor once persistence has written what NOTIFICATIONS holds now,
-because a position is acknowledged only after its transitions were published.
+Alarm history is complete up to the floor once persistence has written what NOTIFICATIONS holds now, because a position
+is acknowledged, and a checkpoint taken, only after its transitions were published.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 from iotplatform.adapters.nats.kept_stream import KeptStream
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
+from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.analysis import AnalysisStore, Hold
 from iotplatform.domain.caution import MAX_TRIES
@@ -35,16 +36,29 @@ SAY_AGAIN_S: Final = 10.0
 
 
 class Rebuilder:
-    def __init__(self, kept: KeptStream, episodes: AlarmEpisodes, store: AnalysisStore, directory: Directory) -> None:
+    def __init__(
+        self,
+        kept: KeptStream,
+        checkpoints: Checkpoints,
+        episodes: AlarmEpisodes,
+        store: AnalysisStore,
+        directory: Directory,
+    ) -> None:
         self._kept = kept
+        self._checkpoints = checkpoints
         self._episodes = episodes
         self._store = store
         self._directory = directory
         self._places = asyncio.Semaphore(REBUILDS_AT_ONCE)
 
     async def floor(self, partition: Partition) -> int:
-        """Up to where the partition was analysed for sure; 0 when it never was."""
-        return await self._kept.floor(partition.organization, partition.number, "analysis")
+        """Up to where the partition was analysed for sure; 0 when it never was.
+
+        The acknowledgements are exact, and lost with the memory of nats-server; the checkpoints are a little behind:
+        what is analysed again has the ids it had.
+        """
+        acknowledged = await self._kept.floor(partition.organization, partition.number, "analysis")
+        return max(acknowledged, await self._checkpoints.read(*partition.key))
 
     async def rebuild(self, partition: Partition, hold: Hold, floor: int) -> None:
         """Write the states at `floor` and the position.

@@ -23,12 +23,14 @@ from iotplatform.adapters.nats.publisher import Publisher
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Batch, Readers
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
+from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.analysis import AnalysisStore, Fenced
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.careful import CarefulWork
+from iotplatform.roles.analysis.checkpointing import Checkpointer
 from iotplatform.roles.analysis.holding import Held, Holdings
 from iotplatform.roles.analysis.publishing import TransitionPublisher
 from iotplatform.roles.analysis.rebuild import Rebuilder
@@ -52,6 +54,7 @@ class AnalysisParts(msgspec.Struct, frozen=True):
     directory: Directory
     dead_letters: DeadLetters
     episodes: AlarmEpisodes
+    checkpoints: Checkpoints
     one_suspect: asyncio.Lock
 
 
@@ -64,7 +67,9 @@ class AnalysisRole:
         self._directory = parts.directory
         self._tasks = Tasks(self.name)
         self._publisher = TransitionPublisher(parts.publisher, OutstandingTransitions(parts.connection))
-        rebuilder = Rebuilder(KeptStream(parts.connection), parts.episodes, parts.store, parts.directory)
+        kept = KeptStream(parts.connection)
+        rebuilder = Rebuilder(kept, parts.checkpoints, parts.episodes, parts.store, parts.directory)
+        self._checkpointer = Checkpointer(parts.checkpoints)
         self._holdings = Holdings(parts.store, rebuilder, self._publisher, self._tasks)
         self.partitions = PartitionReaders(self.readers, membership, self._holdings.acquire, self._let_go)
         self._membership = membership
@@ -77,6 +82,7 @@ class AnalysisRole:
         self._tasks.start(self._membership.run(), "membership")
         self._directory.on_organizations(self._follow)
         self._follow()
+        self._tasks.start(self._checkpointer.run(), "checkpoints")
         self._tasks.start(self._run(), "evaluate")
 
     async def wait(self) -> None:
@@ -88,6 +94,7 @@ class AnalysisRole:
         await self._membership.leave()
         await self.readers.stop()
         await self._holdings.let_go()
+        await self._checkpointer.stop()
 
     async def _let_go(self, partition: Partition) -> None:
         """Its next holder suspects nothing."""
@@ -135,7 +142,7 @@ class AnalysisRole:
                     del batch[part.reader]
                     self._tasks.spawn(self._publish_alone(part), f"publish.{part.reader.name}")
                 else:
-                    await self.readers.acknowledge(part.reader, part.last)
+                    await self._acknowledge(part)
 
     async def _prepare(self, batch: Batch) -> list[Work]:
         work: list[Work] = []
@@ -167,6 +174,10 @@ class AnalysisRole:
         if part.encoded:
             await self._publisher.publish(part.encoded, wait=True)
             await self._store.clear_outbox([part.held.hold])
+        await self._acknowledge(part)
+
+    async def _acknowledge(self, part: Work) -> None:
+        self._checkpointer.moved(part.partition.key, part.last.sequence)
         await self.readers.acknowledge(part.reader, part.last)
 
     async def _handle_alone(self, reader: Reader, partition: Partition, held: Held, fresh: list[Delivery]) -> None:

@@ -50,7 +50,21 @@ from iotplatform.roles.management.organizations import (
     put_organization,
     read_organization,
 )
+from iotplatform.roles.management.pack_applications import (
+    apply_pack,
+    detach_pack,
+    list_applications,
+    read_application,
+)
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
+from iotplatform.roles.management.rule_packs import (
+    create_pack,
+    delete_pack,
+    list_pack_versions,
+    list_packs,
+    put_pack,
+    read_pack,
+)
 from iotplatform.roles.management.rules import (
     create_rule,
     delete_rule,
@@ -127,6 +141,16 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         disable_rule,
         list_rule_versions,
         read_rule_version,
+        list_packs,
+        create_pack,
+        read_pack,
+        put_pack,
+        delete_pack,
+        list_pack_versions,
+        list_applications,
+        read_application,
+        apply_pack,
+        detach_pack,
         list_channels,
         create_channel,
         read_channel,

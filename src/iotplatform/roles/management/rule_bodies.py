@@ -16,21 +16,20 @@ from iotplatform.roles.management.fields import Body, Identifier, Name, Tag
 _WORDS: Final = frozenset({"backtest"})
 
 
-class RuleDevices(Body, frozen=True):
+class RuleDevices(Body, frozen=True, omit_defaults=True):
     """The devices with one of these `ids`, or those that have all of these `tags`."""
 
     ids: Annotated[tuple[Identifier, ...], msgspec.Meta(max_length=1_000)] = ()
     tags: Annotated[tuple[Tag, ...], msgspec.Meta(max_length=50)] = ()
 
 
-class RuleBody(Body, frozen=True):
-    """A rule as it is to be; what an answer says of one can be sent back as it is."""
+class SharedRule(Body, frozen=True):
+    """A rule as it is to be, in whichever organization."""
 
     name: Name
     sensor: str
     condition: Condition
     id: Identifier | None = None
-    organization_id: str | None = None
     severity: Severity = "major"
     enabled: bool = True
     raise_after: Positive = 0
@@ -42,32 +41,13 @@ class RuleBody(Body, frozen=True):
     latched: bool = False
     reminder_s: Seconds | None = None
 
-    def rule(self, organization_id: str, rule_id: str | None = None) -> Rule:
-        """The rule that is meant; `rule_id` is the one in the path, if there is one.
+    def faults(self) -> list[Fault]:
+        return [Fault(detail, field=field) for field, detail in rule_faults(self.meant("", self.id or "new"))]
 
-        Raises:
-            Rejected: it could not be used, with everything that is wrong.
-        """
-        faults = self.faults(organization_id, rule_id)
-        if faults:
-            raise Rejected("invalid", "the rule is not valid", faults=tuple(faults))
-        return self._rule(organization_id, rule_id)
-
-    def faults(self, organization_id: str, rule_id: str | None = None) -> list[Fault]:
-        faults = []
-        if rule_id is not None and self.id not in {None, rule_id}:
-            faults.append(Fault("must be the id in the path, or be left out", field="id"))
-        if self.id in _WORDS or rule_id in _WORDS:
-            faults.append(Fault(f"must not be {self.id or rule_id!r}, which means something else in paths", field="id"))
-        if self.organization_id not in {None, organization_id}:
-            faults.append(Fault("must be the organization in the path, or be left out", field="organization_id"))
-        wrong = rule_faults(self._rule(organization_id, rule_id))
-        return faults + [Fault(detail, field=field) for field, detail in wrong]
-
-    def _rule(self, organization_id: str, rule_id: str | None) -> Rule:
+    def meant(self, organization_id: str, rule_id: str) -> Rule:
         chosen = self.devices
         return Rule(
-            id=rule_id or self.id or str(uuid.uuid4()),
+            id=rule_id,
             organization_id=organization_id,
             name=self.name,
             sensor=self.sensor,
@@ -83,6 +63,29 @@ class RuleBody(Body, frozen=True):
             latched=self.latched,
             reminder_s=self.reminder_s,
         )
+
+
+class RuleBody(SharedRule, frozen=True):
+    """A rule of an organization; what an answer says of one can be sent back as it is."""
+
+    organization_id: str | None = None
+
+    def rule(self, organization_id: str, rule_id: str | None = None) -> Rule:
+        """The rule that is meant; `rule_id` is the one in the path, if there is one.
+
+        Raises:
+            Rejected: it could not be used, with everything that is wrong.
+        """
+        faults = self.faults()
+        if rule_id is not None and self.id not in {None, rule_id}:
+            faults.append(Fault("must be the id in the path, or be left out", field="id"))
+        if self.id in _WORDS or rule_id in _WORDS:
+            faults.append(Fault(f"must not be {self.id or rule_id!r}, which means something else in paths", field="id"))
+        if self.organization_id not in {None, organization_id}:
+            faults.append(Fault("must be the organization in the path, or be left out", field="organization_id"))
+        if faults:
+            raise Rejected("invalid", "the rule is not valid", faults=tuple(faults))
+        return self.meant(organization_id, rule_id or self.id or str(uuid.uuid4()))
 
 
 class RuleAnswer(Rule, frozen=True):

@@ -177,6 +177,7 @@ NOT_AUDITED = {
     "audit": "",
     "changes": "",
     "alarm_events": "what was done to alarms, by whom: an audit of its own",
+    "checkpoints": "",
     "deliveries": "made by notification",
     "gaps": "",
     "lanes": "",

@@ -73,6 +73,16 @@ class GapRow(Model):
     found_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
+class CheckpointRow(Model):
+    """A position up to which analysis is done for sure."""
+
+    __tablename__ = "checkpoints"
+
+    epoch: Mapped[int] = epoch_column("checkpoints", primary_key=True)
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(BigInteger)
+
+
 class PositionRow(Model):
     """The positions of the readers of the stream NOTIFICATIONS."""
 
