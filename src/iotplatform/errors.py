@@ -14,7 +14,9 @@ table from kinds to its own answers.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
 
 import msgspec
 
@@ -31,6 +33,9 @@ Kind = Literal[
     "over_quota",
     "misdirected",
 ]
+
+
+NO_HINTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,16 +55,26 @@ class ConfigError(PlatformError):
 
 
 class Rejected(PlatformError):
-    """The caller asked for something that can't be done, and it won't be done by trying again."""
+    """The caller asked for something that can't be done, and it won't be done by trying again.
+
+    `hints` are what an answer over HTTP says beside that, in fields of its head.
+    """
 
     def __init__(
-        self, kind: Kind, detail: str, *, faults: tuple[Fault, ...] = (), retry_after_s: float | None = None
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        faults: tuple[Fault, ...] = (),
+        retry_after_s: float | None = None,
+        hints: Mapping[str, str] = NO_HINTS,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.faults = faults
         self.retry_after_s = retry_after_s
+        self.hints = hints
 
 
 class Unavailable(PlatformError):

@@ -75,7 +75,7 @@ class MakeRun:
     def as_in_readme(self, text: str) -> str:
         for name, port in PORTS.items():
             text = text.replace(self.urls[name], f"http://127.0.0.1:{port}")
-        return text
+        return text.replace(self.urls["mqtt"], "mqtt://127.0.0.1:1883")
 
     async def run(self, command: str, repository: Path) -> str:
         for name, port in PORTS.items():

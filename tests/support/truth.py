@@ -13,7 +13,7 @@ import nats
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import ConsumerConfig
 
-from iotplatform.adapters.postgres.outgoing import delivery_id
+from iotplatform.adapters.postgres.routing import delivery_id
 from iotplatform.domain.alarm import alarm_id
 from iotplatform.domain.reading import decode_block
 from tests.support.load import EPOCH_S, LIMIT, Sent

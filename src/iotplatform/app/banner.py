@@ -18,6 +18,7 @@ def banner(file: RuntimeFile, settings: Settings, took_s: float) -> str:
         ("ingestion", file.ingest, "POST /ingest"),
         ("management", file.management, "OpenAPI at /schema/openapi.json"),
         ("operations", file.operations, "/metrics /livez /readyz"),
+        ("MQTT", file.mqtt, "iot/{organization}/{device}/telemetry"),
         ("NATS monitor", file.nats_monitor, ""),
     )
     lines += [f"  {name:<13}{url}  {note}".rstrip() for name, url, note in addresses if url]

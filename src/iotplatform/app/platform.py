@@ -158,7 +158,8 @@ def _runtime_file(sockets: dict[str, socket.socket], resources: Resources) -> Ru
         operations=http.get("operations"),
         nats=urls.nats,
         nats_monitor=urls.nats_monitor,
-        mqtt=None,
+        mqtt=urls.mqtt,
+        mqtt_websocket=urls.mqtt_websocket,
         postgres=urls.postgres,
         redis=urls.redis,
     )

@@ -11,8 +11,9 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
-from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, ServerUrls
+from iotplatform.adapters.embedded import CalloutUsers, DataDirectory, EmbeddedServers, ServerUrls, platform_password
 from iotplatform.adapters.nats.api import JetStreamApi
+from iotplatform.adapters.nats.callout_keys import CalloutKeys
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.publisher import Publisher
 from iotplatform.adapters.nats.streams import StreamLimits, Streams
@@ -47,6 +48,23 @@ class Resources(msgspec.Struct, frozen=True):
     directory: Directory
     changes: ChangeFeed
     embedded: EmbeddedServers | None
+    # None: nats-server does not ask us who a client is.
+    callout: CalloutKeys | None = None
+
+
+def callout_keys(settings: Settings, data: DataDirectory) -> CalloutKeys | None:
+    """Those of the settings, or what follows from the password of the platform's user.
+
+    A nats-server that is given may not ask at all; then nobody is ever connected with what follows from its URL.
+
+    Raises:
+        ConfigError: the seed in the settings is none.
+    """
+    if settings.nats.callout_seed is not None:
+        return CalloutKeys.load(settings.nats.callout_seed)
+    if settings.nats.url is not None:
+        return CalloutKeys.of_url(settings.nats.url)
+    return CalloutKeys.derive(platform_password(data))
 
 
 async def start_servers(
@@ -56,12 +74,19 @@ async def start_servers(
     nats, postgres, redis = settings.nats.url, settings.postgres.url, settings.redis.url
     if nats and postgres and redis:
         return ServerUrls(nats, None, postgres, redis), None
+    keys = await asyncio.to_thread(callout_keys, settings, data)
     embedded = EmbeddedServers(
-        data, settings.embedded_settings, nats=nats is None, postgres=postgres is None, redis=redis is None
+        data,
+        settings.embedded_settings,
+        nats=nats is None,
+        postgres=postgres is None,
+        redis=redis is None,
+        callout=CalloutUsers(keys.issuer, keys.auth_user, keys.system_user) if keys else None,
     )
     urls = await embedded.start()
     stack.push_async_callback(embedded.stop)
-    return ServerUrls(nats or urls.nats, urls.nats_monitor, postgres or urls.postgres, redis or urls.redis), embedded
+    given = {"nats": nats, "postgres": postgres, "redis": redis}
+    return msgspec.structs.replace(urls, **{name: url for name, url in given.items() if url}), embedded
 
 
 async def open_resources(
@@ -105,7 +130,8 @@ async def open_resources(
     feed.register(directory.apply)
     tasks.start(feed.run(), "changes")
     tasks.start(counters.run(), "counters")
-    return Resources(urls, database, redis, counters, connection, publisher, streams, directory, feed, embedded)
+    keys = await asyncio.to_thread(callout_keys, settings, data)
+    return Resources(urls, database, redis, counters, connection, publisher, streams, directory, feed, embedded, keys)
 
 
 async def _open_database(url: str, *, embedded: bool) -> Database:

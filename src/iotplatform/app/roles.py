@@ -23,6 +23,7 @@ from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import fold_lanes
+from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
@@ -33,6 +34,8 @@ from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.user_tokens import UserTokens
 from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.app.device_removal import DeviceRemover
+from iotplatform.app.doors import ingest_role
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
@@ -42,7 +45,6 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
-from iotplatform.roles.ingest.role import IngestRole
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.role import ManagementRole
@@ -92,9 +94,9 @@ async def assemble(
     connection, directory = resources.connection, resources.directory
     dead_letters = DeadLetters(connection, resources.publisher)
     verifier = Verifier(directory.public_key, directory.token_is_live)
-    authenticator = Authenticator(verifier, directory.credentials)
     latest = LatestValues(resources.redis)
     hosts = allowed_hosts(settings)
+    limit_books = await _limit_books(settings, resources)
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
 
@@ -104,9 +106,9 @@ async def assemble(
         stack.push_async_callback(store.close)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
-        parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
+        reading_parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
         writers = Writers(
-            ReadingWriter(parts, metrics, membership),
+            ReadingWriter(reading_parts, metrics, membership),
             AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
@@ -141,20 +143,25 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        ingest = IngestRole(resources.publisher, directory, verifier, resources.counters, metrics)
+        ingest = ingest_role(settings, resources, data, metrics, limit_books, verifier)
         made.roles.append(ingest)
+        made.readers.append(ingest.intake.readers)
+        made.shares.append(ingest.intake.organizations)
         app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:
         keys = await _signing_keys(settings, data, resources)
+        await set_quota_defaults(resources.database, settings.limits)
         ledger = LedgerReader(resources.database, connection, resources.counters)
         remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
         context = ManagementContext(
             database=resources.database,
             directory=directory,
             tokens=DeviceTokens(keys),
-            entrance=Entrance(authenticator, UserTokens(keys), PasswordHasher(), Guesses()),
+            entrance=Entrance(
+                Authenticator(verifier, directory.credentials), UserTokens(keys), PasswordHasher(), Guesses()
+            ),
             streams=resources.streams,
             latest=latest,
             ledger=ledger.read,
@@ -163,6 +170,9 @@ async def assemble(
             replayer=Replayer(connection, resources.publisher, metrics),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
+            delete_device=DeviceRemover(resources.database, resources.streams, latest, directory).delete,
+            limits=settings.limits,
+            limit_books=limit_books,
         )
         role = ManagementRole(resources.database)
         resources.changes.register(role.changed)
@@ -171,6 +181,13 @@ async def assemble(
             routes(context), hosts, addresses=not is_loopback(settings.management.host)
         )
     return made
+
+
+async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
+    books = LimitBooks(resources.database, settings.limits)
+    await books.load()
+    resources.changes.register(books.apply)
+    return books
 
 
 def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:
@@ -186,6 +203,7 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
     duties = Duties(
         lambda: fold_lanes(database),
         remover.finish,
+        DeviceRemover(database, resources.streams, LatestValues(resources.redis), directory).finish,
         remover.remove_orphans,
         lambda: prune_audit(database, settings.audit.keep_s),
     )

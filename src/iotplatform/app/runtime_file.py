@@ -23,6 +23,7 @@ class RuntimeFile(msgspec.Struct, frozen=True):
     nats: str | None = None
     nats_monitor: str | None = None
     mqtt: str | None = None
+    mqtt_websocket: str | None = None
     postgres: str | None = None
     redis: str | None = None
 

@@ -13,6 +13,7 @@ import msgspec
 from iotplatform.adapters.embedded import EmbeddedSettings
 from iotplatform.adapters.mail.settings import MailSettings
 from iotplatform.domain.identifiers import sensor_fault
+from iotplatform.domain.limit import Limits, rate_faults
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
 from iotplatform.errors import ConfigError
 from iotplatform.observability.logs import Format, Level
@@ -54,6 +55,7 @@ class Operations(Listener, frozen=True):
 class Nats(Section, frozen=True):
     url: str | None = None
     replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
+    callout_seed: str | None = None
 
 
 class Server(Section, frozen=True):
@@ -71,6 +73,9 @@ class Embedded(Section, frozen=True):
     nats_port: Port = 4222
     nats_monitor_port: Port = 8222
     mqtt_port: Port = 1883
+    websocket_port: Port | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
 
 
 class Mail(Section, frozen=True, rename={"sender": "from"}):
@@ -148,6 +153,7 @@ class Settings(Section, frozen=True):
     auth: Auth = Auth()
     analysis: Analysis = Analysis()
     audit: Audit = Audit()
+    limits: Limits = Limits()
     log: Log = Log()
 
     @property
@@ -162,6 +168,9 @@ class Settings(Section, frozen=True):
             nats_port=section.nats_port,
             nats_monitor_port=section.nats_monitor_port,
             mqtt_port=section.mqtt_port,
+            websocket_port=section.websocket_port,
+            tls_cert=section.tls_cert,
+            tls_key=section.tls_key,
             nats_sync=section.nats_sync,
         )
 
@@ -198,6 +207,8 @@ class Settings(Section, frozen=True):
         if len(taken) != len(set(taken)):
             raise ConfigError("ingest.port, management.port and operations.port must differ")
         self._check_default_rule()
+        for name, sentence in rate_faults(self.limits):
+            raise ConfigError(f"limits.{name}: {sentence}")
         self._check_loopback()
 
     def _check_default_rule(self) -> None:

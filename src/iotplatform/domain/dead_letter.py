@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Reason = Literal["undecodable", "unstorable", "unevaluable"]
+Reason = Literal["undecodable", "unstorable", "unevaluable", "intake_full"]
 Encoding = Literal["json", "base64"]
 
 

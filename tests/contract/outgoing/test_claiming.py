@@ -8,7 +8,8 @@ import uuid
 import msgspec
 import pytest
 
-from iotplatform.adapters.postgres.outgoing import KEPT_ATTEMPTS, Attempt, delivery_id
+from iotplatform.adapters.postgres.outgoing import KEPT_ATTEMPTS, Attempt
+from iotplatform.adapters.postgres.routing import delivery_id
 from iotplatform.domain.alarm import AlarmCleared, decode_transition
 
 AT = "2026-01-31T12:00:00.000000Z"

@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from iotplatform.adapters.postgres.connection import Database
-from iotplatform.adapters.postgres.outgoing import OutgoingDeliveries, OutgoingMoved, UnstorableTransition, delivery_id
+from iotplatform.adapters.postgres.outgoing import OutgoingDeliveries, OutgoingMoved, UnstorableTransition
+from iotplatform.adapters.postgres.routing import delivery_id
 from iotplatform.domain.alarm import decode_transition
 from iotplatform.errors import Unavailable
 

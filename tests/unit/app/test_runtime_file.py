@@ -32,6 +32,7 @@ def test_scripts_read_it_as_plain_json_with_every_key(tmp_path):
         "nats": NATS,
         "nats_monitor": None,
         "mqtt": None,
+        "mqtt_websocket": None,
         "postgres": None,
         "redis": None,
     }

@@ -1,4 +1,4 @@
-"""The embedded nats-server: JetStream on disk, a user with a password, nobody else."""
+"""The embedded nats-server: JetStream on disk, a user with a password, and devices if they are let in."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import signal
 from typing import Final
 
 from iotplatform.adapters.embedded.directory import DataDirectory, write_private
+from iotplatform.adapters.embedded.nats_config import USER, Address, Passwords, Places, config_text
 from iotplatform.adapters.embedded.ports import ReservedPort
 from iotplatform.adapters.embedded.processes import Mark
 from iotplatform.adapters.embedded.programs import find_nats_server
-from iotplatform.adapters.embedded.quoting import quoted
 from iotplatform.adapters.embedded.server import Command, Health, StopStep
-from iotplatform.adapters.embedded.settings import EmbeddedSettings
+from iotplatform.adapters.embedded.settings import CalloutUsers, EmbeddedSettings
 
-MAX_PAYLOAD: Final = 8 * 1024 * 1024
-USER: Final = "platform"
 # With less on its disk a restart would not help.
 ROOM_BYTES: Final = 8 << 20
 
@@ -33,12 +31,17 @@ class NatsServer:
     # Stopping takes longer the more streams there are.
     stop_steps: tuple[StopStep, ...] = (StopStep(signal.SIGTERM, 60.0),)
 
-    def __init__(self, directory: DataDirectory, settings: EmbeddedSettings) -> None:
+    def __init__(
+        self, directory: DataDirectory, settings: EmbeddedSettings, callout: CalloutUsers | None = None
+    ) -> None:
         self._directory = directory
         self._settings = settings
+        self._callout = callout
         self._config = directory.nats / "nats-server.conf"
         self._clients: ReservedPort | None = None
         self._monitor: ReservedPort | None = None
+        self._mqtt: ReservedPort | None = None
+        self._websocket: ReservedPort | None = None
         self._password = ""
         self.log = directory.logs / "nats.log"
         self.mark = Mark(("nats-server",), (directory.nats,), self._config)
@@ -49,46 +52,29 @@ class NatsServer:
         return Command((str(program), "-c", str(self._config)), self._directory.nats, dict(os.environ))
 
     def _configure(self) -> None:
+        settings = self._settings
         if self._clients is None:
-            self._clients = ReservedPort.reserve(self._settings.host, self._settings.nats_port, "embedded.nats_port")
+            self._clients = self._reserve("nats_port")
         if self._monitor is None:
-            self._monitor = ReservedPort.reserve(
-                self._settings.host, self._settings.nats_monitor_port, "embedded.nats_monitor_port"
-            )
-        self._password = self._directory.secret("nats-platform-password", _new_password)
-        system_password = self._directory.secret("nats-sys-password", _new_password)
-        write_private(
-            self._config,
-            f"""\
-# Written at every start of iotplatform: changes made here are lost.
-server_name: "iotplatform"
-host: {quoted(self._clients.address)}
-port: {self._clients.port}
-http_port: {self._monitor.port}
-pid_file: {quoted(self._directory.run / "nats.pid")}
-max_payload: {MAX_PAYLOAD}
-
-jetstream {{
-  store_dir: {quoted(self._directory.nats)}
-  sync_interval: {quoted(self._settings.nats_sync)}
-  # Every stream reserves its max_bytes here; the disk is the limit, and each stream's own.
-  max_file_store: 1000TB
-  # 2.15 refuses the 1,001st consumer of a stream otherwise.
-  limits {{ default_max_consumers: -1 }}
-}}
-
-accounts {{
-  PLATFORM {{
-    jetstream: enabled
-    users: [ {{ user: "{USER}", password: {quoted(self._password)} }} ]
-  }}
-  SYS {{
-    users: [ {{ user: "sys", password: {quoted(system_password)} }} ]
-  }}
-}}
-system_account: SYS
-""",
+            self._monitor = self._reserve("nats_monitor_port")
+        if self._mqtt is None and settings.mqtt_port is not None:
+            self._mqtt = self._reserve("mqtt_port")
+        if self._websocket is None and settings.websocket_port is not None:
+            self._websocket = self._reserve("websocket_port")
+        self._password = platform_password(self._directory)
+        places = Places(
+            clients=_address(self._clients),
+            monitor=_address(self._monitor),
+            mqtt=None if self._mqtt is None else _address(self._mqtt),
+            websocket=None if self._websocket is None else _address(self._websocket),
+            store=self._directory.nats,
+            pid_file=self._directory.run / "nats.pid",
         )
+        passwords = Passwords(self._password, self._directory.secret("nats-sys-password", _new_password))
+        write_private(self._config, config_text(places, passwords, settings, self._callout))
+
+    def _reserve(self, name: str) -> ReservedPort:
+        return ReservedPort.reserve(self._settings.host, getattr(self._settings, name), f"embedded.{name}")
 
     @property
     def url(self) -> str:
@@ -101,6 +87,19 @@ system_account: SYS
         if self._monitor is None:
             raise RuntimeError("not started")
         return f"http://{self._monitor.authority}"
+
+    @property
+    def mqtt_url(self) -> str | None:
+        if self._mqtt is None:
+            return None
+        return f"{'mqtt' if self._settings.tls_cert is None else 'mqtts'}://{self._mqtt.authority}"
+
+    @property
+    def websocket_url(self) -> str | None:
+        """MQTT over WebSocket; NATS over WebSocket is at the same place without the path."""
+        if self._websocket is None:
+            return None
+        return f"{'ws' if self._settings.tls_cert is None else 'wss'}://{self._websocket.authority}/mqtt"
 
     async def probe(self) -> Health:
         """Healthy by its own account, and greeting clients: the monitoring port opens before the streams are loaded."""
@@ -122,10 +121,10 @@ system_account: SYS
         return disk.f_bavail * disk.f_frsize >= ROOM_BYTES and not disk.f_flag & os.ST_RDONLY
 
     def close(self) -> None:
-        for port in (self._clients, self._monitor):
+        for port in (self._clients, self._monitor, self._mqtt, self._websocket):
             if port is not None:
                 port.close()
-        self._clients = self._monitor = None
+        self._clients = self._monitor = self._mqtt = self._websocket = None
 
 
 async def _first_line(port: ReservedPort, request: bytes = b"") -> bytes:
@@ -140,6 +139,15 @@ async def _first_line(port: ReservedPort, request: bytes = b"") -> bytes:
     if not line:
         raise EOFError("closed without an answer")
     return line
+
+
+def platform_password(directory: DataDirectory) -> str:
+    """Of the platform's own user: made at the first start, and kept."""
+    return directory.secret("nats-platform-password", _new_password)
+
+
+def _address(port: ReservedPort) -> Address:
+    return Address(port.address, port.port)
 
 
 def _new_password() -> str:

@@ -12,7 +12,7 @@ from iotplatform.adapters.embedded.nats_server import NatsServer
 from iotplatform.adapters.embedded.postgres_server import PostgresServer
 from iotplatform.adapters.embedded.redis_server import RedisServer
 from iotplatform.adapters.embedded.server import ServerStatus, Timing
-from iotplatform.adapters.embedded.settings import EmbeddedSettings
+from iotplatform.adapters.embedded.settings import CalloutUsers, EmbeddedSettings
 from iotplatform.adapters.embedded.supervised_server import SupervisedServer
 
 
@@ -23,6 +23,8 @@ class ServerUrls(msgspec.Struct, frozen=True):
     nats_monitor: str | None
     postgres: str | None
     redis: str | None
+    mqtt: str | None = None
+    mqtt_websocket: str | None = None
 
 
 class EmbeddedServers:
@@ -37,9 +39,10 @@ class EmbeddedServers:
         postgres: bool = True,
         redis: bool = True,
         timing: Timing | None = None,
+        callout: CalloutUsers | None = None,
     ) -> None:
         timing = timing or Timing()
-        self._nats = NatsServer(directory, settings)
+        self._nats = NatsServer(directory, settings, callout)
         self._postgres = PostgresServer(directory)
         self._redis = RedisServer(directory)
         # In the order in which they are named, and stopped in reverse.
@@ -80,6 +83,8 @@ class EmbeddedServers:
             nats_monitor=self._nats.monitor_url if "nats" in self._wanted else None,
             postgres=self._postgres.url if "postgres" in self._wanted else None,
             redis=self._redis.url if "redis" in self._wanted else None,
+            mqtt=self._nats.mqtt_url if "nats" in self._wanted else None,
+            mqtt_websocket=self._nats.websocket_url if "nats" in self._wanted else None,
         )
 
     async def run(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import structlog
 
-from iotplatform.adapters.mail.message import Mail, text_of
+from iotplatform.adapters.mail.message import text_of
 from iotplatform.adapters.mail.settings import DEFAULT_SENDER, MailSettings
+from iotplatform.domain.notification import Notification
 
 log = structlog.get_logger()
 
@@ -14,15 +15,15 @@ class LogChannel:
     def __init__(self, settings: MailSettings) -> None:
         self._sender = settings.sender or DEFAULT_SENDER
 
-    async def send(self, message: Mail) -> None:
+    async def send(self, notification: Notification) -> None:
         log.info(
             "notification.sent",
             role="notification",
-            organization=message.organization_id,
-            channel=message.channel_id,
-            alarm=message.alarm_id,
-            transition=message.transition,
-            to=", ".join(message.to),
-            subject=message.subject,
-            mail=text_of(message, self._sender),
+            organization=notification.organization_id,
+            channel=notification.channel_id,
+            alarm=notification.alarm_id,
+            transition=notification.transition,
+            to=", ".join(notification.to),
+            subject=notification.subject,
+            mail=text_of(notification, self._sender),
         )

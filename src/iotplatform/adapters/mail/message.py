@@ -9,8 +9,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Final
 
-import msgspec
-
+from iotplatform.domain.notification import Notification
 from iotplatform.domain.timestamps import to_datetime
 from iotplatform.errors import Rejected
 
@@ -22,24 +21,6 @@ _mailbox = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*\Z")
 # What could end a header or hide what follows: C0, DEL and C1, line and paragraph separators, marks that turn the
 # direction of writing around, and halves of surrogate pairs, which no encoding takes.
 _hostile = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
-
-
-class Mail(msgspec.Struct, frozen=True):
-    """One mail of one delivery. `message_id` and `created_at` are the same whenever it is sent again.
-
-    `answers` is the message id of an earlier mail that this one belongs to.
-    """
-
-    organization_id: str
-    channel_id: str
-    alarm_id: str
-    transition: str
-    to: tuple[str, ...]
-    subject: str
-    body: str
-    message_id: str
-    created_at: int
-    answers: str | None = None
 
 
 def one_line(text: str) -> str:
@@ -74,7 +55,7 @@ def sender_of(text: str) -> Address:
     return Address(one_line(name.strip().strip('"')), mailbox.username, mailbox.domain)
 
 
-def mime_of(mail: Mail, sender: Address, to: tuple[Address, ...]) -> EmailMessage:
+def mime_of(mail: Notification, sender: Address, to: tuple[Address, ...]) -> EmailMessage:
     """The mail as a server takes it. Whatever its texts contain, it has these headers and no others."""
     message = EmailMessage(policy=SMTP)
     message["From"] = sender
@@ -91,7 +72,7 @@ def mime_of(mail: Mail, sender: Address, to: tuple[Address, ...]) -> EmailMessag
     return message
 
 
-def text_of(mail: Mail, sender: str) -> str:
+def text_of(mail: Notification, sender: str) -> str:
     """The mail as people read it."""
     headers = (
         ("From", sender),

@@ -12,9 +12,9 @@ from typing import Final
 import aiosmtplib
 import structlog
 
-from iotplatform.adapters.mail.channel import PartlySent
-from iotplatform.adapters.mail.message import Mail, address_of, mime_of, one_line, sender_of
+from iotplatform.adapters.mail.message import address_of, mime_of, one_line, sender_of
 from iotplatform.adapters.mail.settings import DEFAULT_SENDER, MailSettings, SmtpServer
+from iotplatform.domain.notification import Notification, PartlySent
 from iotplatform.errors import Rejected, Unavailable
 
 log = structlog.get_logger()
@@ -37,35 +37,35 @@ class SmtpChannel:
         self._sender = sender_of(settings.sender or DEFAULT_SENDER)
         self._tls: ssl.SSLContext | None = None
 
-    async def send(self, message: Mail) -> None:
+    async def send(self, notification: Notification) -> None:
         if self._server is None:
             raise Unavailable("mail.url is not set")
         mailboxes: dict[str, Address] = {}
         answers: Answers = {}
-        for text in dict.fromkeys(message.to):
+        for text in dict.fromkeys(notification.to):
             try:
                 mailboxes[text] = address_of(text)
             except Rejected as error:
                 answers[text] = (553, error.detail)
-        if not message.to:
+        if not notification.to:
             raise Rejected("invalid", "the channel has no recipients")
         if mailboxes:
             with _translated():
-                answers |= await self._transmit(self._server, message, mailboxes)
+                answers |= await self._transmit(self._server, notification, mailboxes)
         _conclude(answers)
         log.info(
             "notification.sent",
             role="notification",
-            organization=message.organization_id,
-            channel=message.channel_id,
-            alarm=message.alarm_id,
-            transition=message.transition,
-            to=", ".join(message.to),
-            subject=message.subject,
+            organization=notification.organization_id,
+            channel=notification.channel_id,
+            alarm=notification.alarm_id,
+            transition=notification.transition,
+            to=", ".join(notification.to),
+            subject=notification.subject,
         )
 
-    async def _transmit(self, server: SmtpServer, message: Mail, mailboxes: dict[str, Address]) -> Answers:
-        mime = _mime(message, self._sender, mailboxes)
+    async def _transmit(self, server: SmtpServer, notification: Notification, mailboxes: dict[str, Address]) -> Answers:
+        mime = _mime(notification, self._sender, mailboxes)
         if self._tls is None:
             self._tls = await asyncio.to_thread(ssl.create_default_context)
         client = aiosmtplib.SMTP(
@@ -107,9 +107,9 @@ async def _part(client: aiosmtplib.SMTP, *, polite: bool) -> None:
         client.close()
 
 
-def _mime(message: Mail, sender: Address, mailboxes: dict[str, Address]) -> bytes:
+def _mime(notification: Notification, sender: Address, mailboxes: dict[str, Address]) -> bytes:
     try:
-        return bytes(mime_of(message, sender, tuple(mailboxes.values())))
+        return bytes(mime_of(notification, sender, tuple(mailboxes.values())))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # The standard library's header code has raised all of these for odd input. One mail must not stop the others.
         raise Rejected("invalid", f"the mail can't be written: {error}") from error

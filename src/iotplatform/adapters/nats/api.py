@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -53,6 +54,21 @@ class JetStreamApi:
             raise ApiError(operation, error.get("err_code", 0), error.get("description", ""))
         return answer
 
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The last message of a subject as the stream's leader has it, None when there is none.
+
+        A replica may be behind; whoever goes on from what was stored last must not be told what was stored before.
+        """
+        try:
+            answer = await self.call(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except ApiError as error:
+            if error.code == NOT_FOUND_MESSAGE:
+                return None
+            raise
+        found = answer["message"]
+        headers = _parse_headers(base64.b64decode(found.get("hdrs", "")))
+        return StoredMessage(found["seq"], found["subject"], headers, base64.b64decode(found.get("data", "")))
+
     async def get(self, stream: str, query: Mapping[str, Any]) -> StoredMessage | None:
         """One stored message, None when there is none.
 
@@ -66,3 +82,8 @@ class JetStreamApi:
         if status:
             raise Unavailable(f"JetStream: {headers.get('Description', status)}")
         return StoredMessage(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, message.data)
+
+
+def _parse_headers(data: bytes) -> dict[str, str]:
+    lines = data.decode("utf-8", "replace").split("\r\n")[1:]
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines) if name}

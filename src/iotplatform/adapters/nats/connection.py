@@ -30,6 +30,7 @@ CONNECT_TIMEOUT_S: Final = 5.0
 LOOK_EVERY_S: Final = 0.2
 PING_EVERY_S: Final = 5.0
 PING_TIMEOUT_S: Final = 10.0
+GUESS_EVERY_S: Final = 60.0
 # What the embedded server takes; every other one says so when the connection is made.
 MAX_PAYLOAD: Final = 8 << 20
 
@@ -43,8 +44,20 @@ class NobodyThere(Unavailable):
 class Connection:
     """One logical connection. `run` keeps it up and is owned by the caller; the rest may be called at any time."""
 
-    def __init__(self, url: str, metrics: Metrics, *, name: str = "iotplatform") -> None:
-        self._servers = servers_of(url)
+    def __init__(
+        self,
+        url: str,
+        metrics: Metrics,
+        *,
+        name: str = "iotplatform",
+        nkey_seed: str | None = None,
+        is_guess: bool = False,
+    ) -> None:
+        # An nkey says who we are; a password beside it would be tried instead.
+        self._servers = servers_of(url if nkey_seed is None else without_credentials(url))
+        self._nkey_seed = nkey_seed
+        # The server may not know us at all: then it is asked seldom and quietly, until it has let us in once.
+        self._is_guess = is_guess
         self._name = name
         self._metrics = metrics
         # The largest message, headers included, that the server takes without cutting the connection.
@@ -79,9 +92,12 @@ class Connection:
 
     async def run(self) -> None:
         """Connect, watch, and connect again, until cancelled."""
-        backoff = Backoff(0.05, 2.0)
+        backoff = Backoff(0.05, GUESS_EVERY_S if self._is_guess else 2.0)
         while True:
             client = await self._connect(backoff)
+            if self._is_guess:
+                self._is_guess = False
+                backoff = Backoff(0.05, 2.0)
             try:
                 await self._watch(client)
             finally:
@@ -100,7 +116,8 @@ class Connection:
                 client = await self._open()
                 await self._subscribe_all(client)
             except (NatsError, OSError, TimeoutError) as error:
-                log.warning("nats.unreachable", detail=str(error) or type(error).__name__)
+                level = "debug" if self._is_guess else "warning"
+                getattr(log, level)("nats.unreachable", name=self._name, detail=str(error) or type(error).__name__)
                 if client is not None:
                     await _discard(client)
                 await backoff.wait()
@@ -146,6 +163,7 @@ class Connection:
                 await client.connect(
                     self._servers,
                     name=self._name,
+                    nkeys_seed_str=self._nkey_seed,
                     allow_reconnect=False,
                     # Between two tries at the same server, which count while connecting as well.
                     reconnect_time_wait=0.1,  # type: ignore[arg-type]
@@ -327,6 +345,11 @@ def servers_of(url: str) -> list[str]:
         scheme, rest = "nats", url
     credentials, at, hosts = rest.rpartition("@")
     return [f"{scheme}://{credentials}{at}{host}" for host in hosts.split(",")]
+
+
+def without_credentials(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 async def _subscribe(client: Client, subject: str, queue: str, callback: Callback) -> Subscription:

@@ -42,6 +42,19 @@ class Consumers:
             in_memory=True,
         )
 
+    async def create_of_intake(self, organization: Organization) -> None:
+        """What reads an organization's messages of MQTT.
+
+        Raises:
+            Unavailable, ApiError: JetStream is away, or INTAKE is.
+        """
+        await self._create(
+            subjects.INTAKE,
+            subjects.intake_consumer(organization.epoch),
+            subjects.intake_subjects(organization.id),
+            in_memory=True,
+        )
+
     async def _create(self, stream: str, name: str, filter_subject: str, *, in_memory: bool) -> None:
         config = {
             "name": name,

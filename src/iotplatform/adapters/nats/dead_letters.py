@@ -56,14 +56,16 @@ class DeadLetters:
         self._connection = connection
         self._publisher = publisher
 
-    async def put(self, organization_id: str, epoch: int, role: str, letter: DeadLetter) -> None:
+    async def put(
+        self, organization_id: str, epoch: int, role: str, letter: DeadLetter, *, headers: dict[str, str] | None = None
+    ) -> None:
         """Returns when the letter is stored. The same letter put again within the dedup window changes nothing.
 
         Raises:
             Unavailable: try again; the position must not move before.
         """
         subject = subjects.dead_letter_subject(organization_id, epoch, role)
-        headers = {MSG_ID: f"{epoch}.{letter.id}"}
+        headers = {**(headers or {}), MSG_ID: f"{epoch}.{letter.id}"}
         encoded = _encode(letter, self._publisher.max_bytes)
         try:
             await self._publisher.publish(subject, encoded, headers, timeout_s=PUBLISH_TIMEOUT_S)

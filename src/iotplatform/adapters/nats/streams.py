@@ -30,7 +30,7 @@ class Streams:
         self._consumers = Consumers(api)
 
     async def create_shared(self) -> None:
-        """NOTIFICATIONS with its consumers, and DEADLETTER."""
+        """NOTIFICATIONS with its consumers, DEADLETTER, and what MQTT needs."""
         await self._create_stream(
             subjects.NOTIFICATIONS,
             {"subjects": ["notifications.>"], "discard": "new", "max_bytes": self._limits.notifications_max_bytes},
@@ -44,6 +44,23 @@ class Streams:
                 "discard": "old",
                 "max_msgs_per_subject": self._limits.dead_letters_per_subject,
                 "max_bytes": self._limits.dead_letters_max_bytes,
+            },
+        )
+        await self._create_intake()
+
+    async def _create_intake(self) -> None:
+        """Before the first device is let in: nats-server would make the source by itself, and keep nothing in it.
+
+        With retention by interest a message is kept for consumers that exist, and the one behind a sourcing stream is
+        made anew after every start. With limits all is kept until it is trimmed; and because INTAKE always keeps its
+        last message, which says how far it has come, it goes on exactly there.
+        """
+        await self._create_stream(subjects.MQTT_MESSAGES, {"subjects": [f"{subjects.MQTT_PREFIX}>"]})
+        await self._create_stream(
+            subjects.INTAKE,
+            {
+                "discard": "new",
+                "sources": [{"name": subjects.MQTT_MESSAGES, "filter_subject": f"{subjects.MQTT_PREFIX}iot.>"}],
             },
         )
 
@@ -61,6 +78,23 @@ class Streams:
         for partition in range(organization.partitions):
             for role in PARTITION_ROLES:
                 await self._consumers.create_of_partition(organization, partition, role)
+
+    async def resize_organization(self, organization_id: str, max_bytes: int | None) -> None:
+        """Let an organization's stream hold so much; None: what every organization's may."""
+        name = subjects.organization_stream(organization_id)
+        answer = await self._api.call(f"STREAM.INFO.{name}")
+        config = {**answer["config"], "max_bytes": max_bytes or self._limits.organization_max_bytes}
+        await self._api.call(f"STREAM.UPDATE.{name}", config, timeout_s=30)
+
+    async def last_position(self, organization_id: str) -> int:
+        """The sequence of the newest message in an organization's stream.
+
+        Raises:
+            Unavailable: JetStream is away.
+            ApiError: the organization is being made or deleted.
+        """
+        answer = await self._api.call(f"STREAM.INFO.{subjects.organization_stream(organization_id)}")
+        return int(answer["state"]["last_seq"])
 
     async def renew_organization(self, organization: Organization) -> None:
         """The stream of a new organization, without anything that an earlier one of its id may have left.

@@ -8,6 +8,10 @@ Source = Literal["http", "mqtt", "control"]
 
 NOTIFICATIONS: Final = "NOTIFICATIONS"
 DEADLETTER: Final = "DEADLETTER"
+INTAKE: Final = "INTAKE"
+# nats-server's own, where it keeps what was published by MQTT with QoS 1 and 2.
+MQTT_MESSAGES: Final = "$MQTT_msgs"
+MQTT_PREFIX: Final = "$MQTT.msgs."
 PRIORITY_GROUP: Final = "holder"
 
 
@@ -43,3 +47,17 @@ def dead_letter_subject(organization_id: str, epoch: int, role: str) -> str:
 def matches_letters_of(subject: str, organization_id: str, epoch: int) -> bool:
     """Whether it is the subject of a dead letter of this organization."""
     return subject.startswith(dead_letter_subject(organization_id, epoch, ""))
+
+
+def intake_consumer(epoch: int) -> str:
+    return f"ingest_{epoch}"
+
+
+def intake_subjects(organization_id: str) -> str:
+    """What the devices of an organization have published by MQTT."""
+    return f"{MQTT_PREFIX}iot.{organization_id}.>"
+
+
+def mqtt_subjects(organization_id: str, epoch: int, partitions: int) -> list[str]:
+    """Where the blocks made of it go, by partition."""
+    return [readings_subject(organization_id, epoch, number, "mqtt") for number in range(partitions)]

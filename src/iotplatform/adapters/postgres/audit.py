@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
+import asyncpg
 import msgspec
 from sqlalchemy import select
 
@@ -69,18 +70,14 @@ async def record_request(
     database: Database, actor: Actor, *, action: str, path: str, organization_id: str | None, body: bytes | None
 ) -> None:
     """A request that was carried out, unless what it changed has an entry by now. `body` is JSON, if there was one."""
+    # jsonb takes neither NUL nor half a character, which JSON can spell.
+    given = None if body is None else body.decode().replace("\\u0000", "\\ufffd")
+    about = (organization_id, actor.name, actor.kind, actor.address, actor.request, action, path)
     with translated():
-        await database.pool.execute(
-            _RECORD,
-            organization_id,
-            actor.name,
-            actor.kind,
-            actor.address,
-            actor.request,
-            action,
-            path,
-            None if body is None else body.decode(),
-        )
+        try:
+            await database.pool.execute(_RECORD, *about, given)
+        except asyncpg.DataError:
+            await database.pool.execute(_RECORD, *about, None)
 
 
 async def prune(database: Database, keep_s: float) -> int:

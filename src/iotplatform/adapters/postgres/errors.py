@@ -15,6 +15,8 @@ from iotplatform.errors import Rejected, Unavailable
 # an operator's intervention (shutdown, restart), a server turned read-only, and transactions that lost a race.
 _AWAY = ("08", "53", "57P", "25006", "40001", "40P01", "55P03")
 
+OVER_QUOTA = "IPQ01"
+
 _DRIVER_ERRORS = (
     OSError,
     asyncpg.PostgresError,
@@ -46,9 +48,19 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _DRIVER_ERRORS as error:
+        if (detail := _over_quota(error)) is not None:
+            raise Rejected("over_quota", detail) from error
         if is_away(error):
             raise Unavailable("the database is not reachable") from error
         raise
+
+
+def _over_quota(error: Exception) -> str | None:
+    """What `check_quota` says, the trigger behind everything that has a quota."""
+    driver = _driver_error(error)
+    if isinstance(driver, asyncpg.PostgresError) and driver.sqlstate == OVER_QUOTA:
+        return str(driver.args[0])
+    return None
 
 
 @contextmanager

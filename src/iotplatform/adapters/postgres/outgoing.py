@@ -1,8 +1,4 @@
-"""Outgoing deliveries: one row for each alarm, transition and channel, written with the reader's position.
-
-Channels are read here, in the transaction that uses them, and not from the directory's memory: the position moves past
-an alarm for good, so a channel made a moment ago must not be missed, nor later be taken for a deleted one.
-"""
+"""Outgoing deliveries: one row for each alarm, transition and channel, written with the reader's position."""
 
 from __future__ import annotations
 
@@ -17,7 +13,8 @@ import msgspec
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
-from iotplatform.domain.alarm import Transition, encode_transition, transition_name
+from iotplatform.adapters.postgres.routing import route
+from iotplatform.domain.alarm import Transition
 from iotplatform.errors import PlatformError
 
 READER: Final = "notification"
@@ -25,27 +22,9 @@ READER: Final = "notification"
 CLAIM_WINDOW: Final = 200
 KEPT_ATTEMPTS: Final = 20
 
-_NAMESPACE: Final = uuid.UUID("6f1c7f0e-0a54-5c0c-9d5b-0e9d3c1b7a42")
-
 ChannelKey = tuple[int, str]
 
 _MOVE: Final = "UPDATE positions SET position = $3 WHERE reader = $1 AND position = $2"
-
-# The lock makes a deletion of the organization wait, so that the foreign key can't fail in between.
-_CHANNELS: Final = """
-SELECT c.epoch, c.id, c.severities
-FROM organizations o JOIN channels c ON c.epoch = o.epoch
-WHERE o.epoch = ANY($1::bigint[]) AND c.enabled
-FOR KEY SHARE OF o
-"""
-
-_INSERT: Final = """
-INSERT INTO deliveries (id, epoch, alarm_id, channel_id, transition, state, event, next_attempt_at)
-SELECT n.id, n.epoch, n.alarm_id, n.channel_id, n.transition, 'pending', n.event::jsonb, now()
-FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[])
-    AS n(id, epoch, alarm_id, channel_id, transition, event)
-ON CONFLICT DO NOTHING
-"""
 
 # A clear waits for the raise of the same alarm on the same channel: the order in which people read matters.
 _CLAIM: Final = """
@@ -89,12 +68,15 @@ UPDATE deliveries SET next_attempt_at = greatest(next_attempt_at, now() + $2::in
 WHERE id = ANY($1::uuid[]) AND state = 'pending'
 """
 
-# A mail that was sent was sent, whoever holds the lease by now. Anything else counts only if nobody else, with a newer
+# What was sent was sent, whoever holds the lease by now, and whatever
+# has suppressed it meanwhile. Anything else counts only if nobody else, with a newer
 # lease, has written down an attempt.
 _FINISH: Final = """
 UPDATE deliveries
 SET state = $2, attempts = $3::text::jsonb, next_attempt_at = CASE WHEN $2 = 'pending' THEN now() + $4::interval END
-WHERE id = $1 AND state = 'pending' AND ($2 = 'sent' OR attempts = $5::text::jsonb)
+WHERE id = $1 AND (
+    state = 'pending' AND ($2 = 'sent' OR attempts = $5::text::jsonb) OR state = 'suppressed' AND $2 = 'sent'
+)
 """
 
 
@@ -143,11 +125,6 @@ class UnstorableTransition(PlatformError):
 _attempts = msgspec.json.Decoder(tuple[Attempt, ...])
 
 
-def delivery_id(alarm_id: str, transition: str, channel_id: str) -> uuid.UUID:
-    """The same in every process, so that making a delivery again makes no second one."""
-    return uuid.uuid5(_NAMESPACE, f"{alarm_id}\x00{transition}\x00{channel_id}")
-
-
 class OutgoingDeliveries:
     """All methods raise Unavailable while PostgreSQL is away."""
 
@@ -159,7 +136,7 @@ class OutgoingDeliveries:
             return int(await self._pool.fetchval("SELECT position FROM positions WHERE reader = $1", READER))
 
     async def record(self, before: int, after: int, transitions: Sequence[Transition]) -> int:
-        """Add the deliveries that the transitions call for and move the position; returns how many were called for.
+        """Add the deliveries that the transitions call for and move the position; returns how many are to be sent.
 
         Organizations that exist no longer are skipped. After Unavailable the position tells whether it was written.
 
@@ -172,7 +149,7 @@ class OutgoingDeliveries:
                 async with self._pool.acquire() as connection, connection.transaction():
                     if await connection.execute(_MOVE, READER, before, after) != "UPDATE 1":
                         raise OutgoingMoved("another process has moved the position of notification")
-                    return await _insert(connection, transitions) if transitions else 0
+                    return await route(connection, transitions) if transitions else 0
             except (asyncpg.DataError, UnicodeEncodeError) as error:
                 raise UnstorableTransition(str(error)) from error
             except asyncpg.PostgresError as error:
@@ -226,32 +203,6 @@ class OutgoingDeliveries:
                 dt.timedelta(seconds=again_s),
                 msgspec.json.encode(delivery.attempts).decode(),
             )
-
-
-async def _insert(
-    connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], transitions: Sequence[Transition]
-) -> int:
-    channels: dict[int, list[tuple[str, frozenset[str]]]] = {}
-    for row in await connection.fetch(_CHANNELS, sorted({transition.epoch for transition in transitions})):
-        channels.setdefault(row["epoch"], []).append((row["id"], frozenset(row["severities"])))
-    wanted = [
-        (transition, channel_id)
-        for transition in transitions
-        for channel_id, severities in channels.get(transition.epoch, ())
-        if transition.severity in severities
-    ]
-    if wanted:
-        events = {id(transition): encode_transition(transition).decode() for transition, _ in wanted}
-        await connection.execute(
-            _INSERT,
-            [delivery_id(each.alarm_id, transition_name(each), channel_id) for each, channel_id in wanted],
-            [each.epoch for each, _ in wanted],
-            [uuid.UUID(each.alarm_id) for each, _ in wanted],
-            [channel_id for _, channel_id in wanted],
-            [transition_name(each) for each, _ in wanted],
-            [events[id(each)] for each, _ in wanted],
-        )
-    return len(wanted)
 
 
 def _delivery(row: asyncpg.Record) -> OutgoingDelivery:

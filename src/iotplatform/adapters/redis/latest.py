@@ -6,7 +6,7 @@ answers come from the store, and persistence fills the hash again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -28,6 +28,18 @@ for i = 1, #ARGV, 4 do
   if not keep then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 3]) end
 end
 return 'ok'
+""")
+
+# ARGV: position, and fields: those go whose value is not of after that position.
+_DROP: Final = Script("""
+local cut, dropped = tonumber(ARGV[1]), 0
+for i = 2, #ARGV do
+  local entry = redis.call('HGET', KEYS[1], ARGV[i])
+  if entry and cmsgpack.unpack(entry)[2] <= cut then
+    dropped = dropped + redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return dropped
 """)
 
 _NOTE: Final = Script("""
@@ -77,6 +89,12 @@ class LatestValues:
         for result in await self._redis.call_all(calls):
             if isinstance(result, BaseException):
                 raise result
+
+    async def drop(self, epoch: int, device_id: str, sensors: Sequence[str], cut: int) -> None:
+        """Forget what a device sent up to a position."""
+        fields = [_field(device_id, sensor) for sensor in sensors]
+        for start in range(0, len(fields), _FIELDS_PER_CALL):
+            await self._redis.call(_DROP, [_hash(epoch)], [cut, *fields[start : start + _FIELDS_PER_CALL]])
 
     async def read(self, epoch: int, device_ids: list[str]) -> list[Latest] | None:
         """Device, sensor, value and time of every series (of some devices); None when Redis does not know them all."""

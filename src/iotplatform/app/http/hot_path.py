@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from iotplatform.app.http.problems import problem_response
+from iotplatform.app.http.protocol import NEVER
 from iotplatform.app.http.protocol import Protocol as HttpProtocol
 from iotplatform.errors import PlatformError
 from iotplatform.roles.ingest.receiving import Receiving
@@ -188,6 +189,7 @@ class HotProtocol(HttpProtocol):
         if exchange is None or self._hot is None:
             super().on_message_complete()
             return
+        self._since = NEVER
         body = exchange.chunks[0] if len(exchange.chunks) == 1 else b"".join(exchange.chunks)
         if not self._hot.begin(body, exchange.arrived_at, exchange.answer):
             self.cycle = None  # type: ignore[assignment]

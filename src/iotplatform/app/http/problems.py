@@ -87,6 +87,7 @@ def _describe(error: Exception, parameters: Mapping[str, str]) -> tuple[Problem,
             status = STATUS_BY_KIND[error.kind]
             if status == 401:
                 headers["www-authenticate"] = "Bearer"
+            headers |= error.hints
             if error.retry_after_s is not None:
                 headers["retry-after"] = _whole_seconds(error.retry_after_s)
             return _problem(status, error.detail, error.faults), headers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -15,10 +16,14 @@ import uvicorn
 
 from iotplatform.app.http.hot_path import HotPath, HotProtocol
 from iotplatform.app.http.problems import send_problem
+from iotplatform.app.http.protocol import watch
 from iotplatform.errors import ConfigError, Unavailable
 
 BACKLOG: Final = 2_048
 DRAIN_S: Final = 20
+MOST_CONNECTIONS: Final = 10_000
+# Connections to our servers, listeners, files, and what tests and users have open beside.
+OTHER_FILES: Final = 256
 
 App = Any
 
@@ -56,6 +61,18 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def connections_of_a_port(ports: int) -> int:
+    """How many each of them may have open: a flood on one leaves files for the others, and for everything else."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS * ports + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(16, min(MOST_CONNECTIONS, (soft - OTHER_FILES) // max(1, ports)))
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -80,7 +97,8 @@ class HttpServer:
         self._sockets = list(apps)
         self._by_port = {port_of(listener): app for listener, app in apps.items()}
         shortened = {port_of(listener): hot_path for listener, hot_path in (hot_paths or {}).items()}
-        protocol = type("BoundProtocol", (HotProtocol,), {"hot_paths": shortened})
+        bounds = {"open_connections": {}, "most_connections": connections_of_a_port(len(self._sockets))}
+        protocol = type("BoundProtocol", (HotProtocol,), {"hot_paths": shortened, **bounds})
         config = uvicorn.Config(
             self._switch,
             lifespan="off",
@@ -112,7 +130,13 @@ class HttpServer:
 
     async def run(self) -> None:
         """Serve until `stop`; returns when every request that was taken has been answered."""
-        await self._server.serve(sockets=self._sockets)
+        watching = asyncio.get_running_loop().create_task(
+            watch(self._server.server_state.connections), name="http.watch"
+        )
+        try:
+            await self._server.serve(sockets=self._sockets)
+        finally:
+            watching.cancel()
 
     async def wait_started(self) -> None:
         await self._server.listening.wait()

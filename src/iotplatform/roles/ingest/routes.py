@@ -14,6 +14,7 @@ from iotplatform.adapters.redis.counters import Counters
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.admission import WAIT, Admission
 from iotplatform.roles.ingest.idempotency import IdempotencyKey
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.payload import Sender, blame, decode, decode_plainly
@@ -34,9 +35,16 @@ class IngestEndpoint:
     """Answers 202 once the stream has stored every reading of the request."""
 
     def __init__(
-        self, lanes: Lanes, directory: Directory, verifier: Verifier, counters: Counters, metrics: Metrics
+        self,
+        lanes: Lanes,
+        admission: Admission,
+        directory: Directory,
+        verifier: Verifier,
+        counters: Counters,
+        metrics: Metrics,
     ) -> None:
         self._lanes = lanes
+        self._admission = admission
         self._directory = directory
         self._verifier = verifier
         self._counters = counters
@@ -65,6 +73,18 @@ class IngestEndpoint:
                     self._counters.add(organization.epoch, "refused", count)
             answer(count, error)
 
+        if self._admission.limited:
+            # What may belong to several partitions must not be paid for here, and then again on the ordinary way.
+            verdict = (
+                WAIT
+                if count > 1 < organization.partitions
+                else self._admission.try_take(organization, admitted.readings)
+            )
+            if isinstance(verdict, Rejected):
+                stored(verdict)
+                return True
+            if verdict is not None:
+                return False
         try:
             return self._lanes.submit(organization, "http", admitted.readings, arrived_at, stored)
         except PlatformError as error:
@@ -136,6 +156,8 @@ class IngestEndpoint:
         organization = await self._directory.organization(admitted.organization_id)
         if organization is None:
             raise Rejected("not_found", f"there is no organization {admitted.organization_id!r}")
+        if self._admission.limited:
+            await self._admission.take(organization, admitted.readings)
         await self._lanes.store(organization, "http", admitted.readings, arrived_at, key=key)
         return len(admitted.readings)
 

@@ -17,12 +17,12 @@ from iotplatform.domain.control import ClearAlarm
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.principal import Principal
 from iotplatform.domain.rule import Severity
-from iotplatform.domain.timestamps import format_timestamp, parse_timestamp, to_datetime
+from iotplatform.domain.timestamps import format_timestamp, to_datetime
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.access import OPERATE
 from iotplatform.roles.management.alarms import AlarmAnswer, alarm_answer, found_alarm
 from iotplatform.roles.management.context import ManagementContext
-from iotplatform.roles.management.fields import Body, Identifier, Name
+from iotplatform.roles.management.fields import Body, Identifier, Moment, Name, parsed_moment
 from iotplatform.roles.management.requests import PROSE_PATTERN, TEXT_PATTERN
 from iotplatform.runtime.clock import now_us
 
@@ -31,7 +31,6 @@ LONGEST_SNOOZE_US: Final = 366 * 86_400 * 1_000_000
 
 Comment = Annotated[str, msgspec.Meta(min_length=1, max_length=4_000, pattern=PROSE_PATTERN)]
 Sensor = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=TEXT_PATTERN)]
-Moment = str | int | float
 
 
 class RemarkBody(Body, frozen=True):
@@ -67,7 +66,8 @@ class WantedAlarms(Body, frozen=True):
     until: Moment | None = msgspec.field(name="to", default=None)
 
     def alarms(self) -> AlarmFilter:
-        start, end = parsed_moment("filter.from", self.since), parsed_moment("filter.to", self.until)
+        start = None if self.since is None else parsed_moment("filter.from", self.since)
+        end = None if self.until is None else parsed_moment("filter.to", self.until)
         return AlarmFilter(
             state=self.state,
             device_ids=self.device_id,
@@ -217,26 +217,11 @@ async def snooze_alarm(
     return answer
 
 
-def parsed_moment(field: str, moment: Moment | None) -> int | None:
-    """Microseconds.
-
-    Raises:
-        Rejected: it is no time.
-    """
-    if moment is None:
-        return None
-    try:
-        at = parse_timestamp(moment)
-        to_datetime(at)
-    except (ValueError, OverflowError) as error:
-        detail = "is no time" if isinstance(error, OverflowError) else str(error)
-        raise Rejected("invalid", "the body is not valid", faults=(Fault(detail, field=field),)) from error
-    return at
-
-
 def _snooze_end(until: Moment | None) -> int | None:
+    if until is None:
+        return None
     at, now = parsed_moment("until", until), now_us()
-    if at is not None and not now < at <= now + LONGEST_SNOOZE_US:
+    if not now < at <= now + LONGEST_SNOOZE_US:
         fault = Fault("must lie in the future, and within a year; null ends a snooze", field="until")
         raise Rejected("invalid", "the body is not valid", faults=(fault,))
     return at

@@ -12,11 +12,13 @@ from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.streams import Streams
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.ledger import LedgerEntry
+from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.errors import Rejected
@@ -26,7 +28,8 @@ from iotplatform.roles.management.entrance import Entrance
 class ManagementContext(msgspec.Struct, frozen=True):
     """`default_rule` makes the rule that a new organization of this id gets.
 
-    `delete_organization` removes every trace; False when somebody else has.
+    `delete_organization` and `delete_device` remove every trace; False when there is none. `limits` are those of the
+    settings.
     """
 
     database: Database
@@ -41,6 +44,9 @@ class ManagementContext(msgspec.Struct, frozen=True):
     replayer: Replayer
     default_rule: Callable[[str], Rule]
     delete_organization: Callable[[Organization, Check], Awaitable[bool]]
+    delete_device: Callable[[Organization, str, Check], Awaitable[bool]]
+    limits: Limits
+    limit_books: LimitBooks
 
     async def organization(self, organization_id: str) -> Organization:
         """The organization of a request.

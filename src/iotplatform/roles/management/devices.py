@@ -6,7 +6,7 @@ import uuid
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Response, get, patch, post, put
+from litestar import Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
@@ -199,6 +199,20 @@ async def patch_device(
     if row is None:
         raise not_found("device", device)
     return _shown(row, organization.id)
+
+
+@delete("/organizations/{org:str}/devices/{device:str}", opt=ADMINISTER)
+async def delete_device(
+    org: FromPath[str],
+    device: FromPath[str],
+    context: NamedDependency[ManagementContext],
+    if_match: IfMatch = None,
+) -> None:
+    """With its tokens, readings and latest values. Its alarms stay in the organization's history."""
+    check = precondition(if_match).check
+    organization = await context.organization(org)
+    if not await context.delete_device(organization, known_form("device", device), check):
+        raise not_found("device", device)
 
 
 def _shown(row: DeviceRow, organization_id: str) -> Response[DeviceAnswer]:

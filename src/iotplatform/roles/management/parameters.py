@@ -42,6 +42,10 @@ def check_device_ids(device_ids: Sequence[str] | None) -> tuple[str, ...]:
     return _checked("device_id", device_ids, identifier_fault)
 
 
+def check_channel_ids(channel_ids: Sequence[str] | None) -> tuple[str, ...]:
+    return _checked("channel_id", channel_ids, identifier_fault)
+
+
 def check_rule_ids(rule_ids: Sequence[str] | None) -> tuple[str, ...]:
     return _checked("rule_id", rule_ids, identifier_fault)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -10,12 +12,14 @@ from litestar import Request
 from litestar.exceptions import InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import QueryParameter
+from litestar.types import Empty
 
 from iotplatform.domain.identifiers import IDENTIFIER_PATTERN
-from iotplatform.errors import Fault, Rejected
+from iotplatform.errors import Fault, Rejected, Unavailable
 from iotplatform.roles.management.patches import MERGE_PATCH
 
 MAX_BODY_BYTES: Final = 1 << 20
+MAX_RECEIVING_BYTES: Final = 64 << 20
 # Text for people in one line: no control characters, NUL above all, which PostgreSQL can't store.
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 # The same with line ends and tabs: what people write in more than one line.
@@ -31,8 +35,38 @@ _MATCHING: Final = re.compile(r"Expected `str` matching regex '(.*)'$", re.DOTAL
 _NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+class Receiving:
+    """How much of bodies the process holds while they arrive: many large ones at once must not take the memory."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most = most_bytes
+        self.held = 0
+
+    @contextmanager
+    def reserve(self, size: int) -> Iterator[None]:
+        if self.held + size > self.most:
+            raise Unavailable("too many requests are being received; nothing was done", retry_after_s=1)
+        self.held += size
+        try:
+            yield
+        finally:
+            self.held -= size
+
+
+receiving = Receiving(MAX_RECEIVING_BYTES)
+
+
 class StrictRequest(Request[Any, Any, Any]):
     """Decodes a body into what the route takes, by JSON's own types; Litestar alone would take `"5"` for a number."""
+
+    async def body(self) -> bytes:
+        if self._connection_state.body is not Empty:
+            return await super().body()
+        declared = self.headers.get("content-length", "")
+        size = min(int(declared), MAX_BODY_BYTES) if declared.isascii() and declared.isdigit() else MAX_BODY_BYTES
+        # Without a length there is only a body when it comes in chunks.
+        with receiving.reserve(size if declared or "transfer-encoding" in self.headers else 0):
+            return await super().body()
 
     async def json(self) -> Any:
         if "decoded" not in self.state:

@@ -36,12 +36,14 @@ from iotplatform.roles.management.deliveries import list_deliveries
 from iotplatform.roles.management.devices import (
     create_device,
     create_device_of,
+    delete_device,
     list_devices,
     patch_device,
     put_device,
     read_device,
 )
 from iotplatform.roles.management.ledger import read_ledger
+from iotplatform.roles.management.limits import put_device_limits, put_limits, read_device_limits, read_limits
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
@@ -87,6 +89,7 @@ from iotplatform.roles.management.users import (
     list_users,
     read_user,
 )
+from iotplatform.roles.management.windows import create_window, delete_window, list_windows, put_window, read_window
 
 PEOPLE: Final[list[HTTPRouteHandler]] = [
     log_in,
@@ -130,6 +133,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_device,
         put_device,
         patch_device,
+        delete_device,
         create_token,
         revoke_token,
         list_rules,
@@ -166,11 +170,20 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         comment_alarm,
         snooze_alarm,
         list_deliveries,
+        list_windows,
+        create_window,
+        read_window,
+        put_window,
+        delete_window,
         list_readings,
         list_latest,
         read_ledger,
         list_dead_letters,
         replay_dead_letters,
+        read_limits,
+        put_limits,
+        read_device_limits,
+        put_device_limits,
         list_audit,
         list_platform_audit,
         *PEOPLE,

@@ -7,11 +7,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from iotplatform.adapters.mail.channel import NotificationChannel, PartlySent
-from iotplatform.adapters.mail.message import Mail
 from iotplatform.adapters.postgres.outgoing import Attempt, DeliveryChannel, OutgoingDelivery
-from iotplatform.domain.alarm import Transition, UnreadableTransition, decode_transition
+from iotplatform.domain.announcement import Announcement, UnreadableAnnouncement, decode_announcement
 from iotplatform.domain.channel import ChannelConfig
+from iotplatform.domain.notification import Notification, NotificationChannel, PartlySent
 from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Rejected, Unavailable
 from iotplatform.roles.notification.text import compose
@@ -34,10 +33,10 @@ def retry_delay_s(attempts: int) -> float:
     return min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(attempts - 1, 16))
 
 
-def event_of(delivery: OutgoingDelivery) -> Transition | None:
+def event_of(delivery: OutgoingDelivery) -> Announcement | None:
     try:
-        return decode_transition(delivery.event)
-    except UnreadableTransition:
+        return decode_announcement(delivery.event)
+    except UnreadableAnnouncement:
         return None
 
 
@@ -54,7 +53,7 @@ async def deliver_once(delivery: OutgoingDelivery, channels: Mapping[str, Notifi
         left = tuple(each for each in recipients if each not in reached)
         # Whom the last attempts did not reach may have left the channel meanwhile.
         if left or not reached:
-            await channel.send(_mail(delivery, left))
+            await channel.send(_notification(delivery, left))
     except PartlySent as error:
         reached = (*reached, *error.reached)
         if not error.again:
@@ -95,9 +94,9 @@ def _recipients(channel: DeliveryChannel) -> tuple[str, ...]:
         raise Rejected("invalid", f"the channel's config can't be used: {error}") from error
 
 
-def _mail(delivery: OutgoingDelivery, to: tuple[str, ...]) -> Mail:
+def _notification(delivery: OutgoingDelivery, to: tuple[str, ...]) -> Notification:
     try:
-        event = decode_transition(delivery.event)
+        event = decode_announcement(delivery.event)
         return compose(event, delivery.channel_id, to, to_microseconds(delivery.created_at))
     except (ArithmeticError, ValueError) as error:
         # A time that is none, or an event of another version. It must not stop the others.

@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 import structlog
 
-from iotplatform.adapters.mail.channel import NotificationChannel
 from iotplatform.adapters.postgres.outgoing import ChannelKey, OutgoingDeliveries, OutgoingDelivery
 from iotplatform.domain.alarm import AlarmRaised
+from iotplatform.domain.notification import NotificationChannel
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.notification.attempt import Outcome, deliver_once, event_of

@@ -1,10 +1,9 @@
-"""The notification role: a recorder that writes deliveries down, and a dispatcher that sends them."""
+"""The notification role: a recorder and an announcer that write deliveries down, and a dispatcher that sends them."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from iotplatform.adapters.mail.channel import NotificationChannel
 from iotplatform.adapters.mail.log_channel import LogChannel
 from iotplatform.adapters.mail.settings import MailSettings
 from iotplatform.adapters.mail.smtp_channel import SmtpChannel
@@ -12,9 +11,12 @@ from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.notifications import NotificationsReader
 from iotplatform.adapters.nats.readers import Readers
+from iotplatform.adapters.postgres.announcements import Announcements
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.outgoing import OutgoingDeliveries
+from iotplatform.domain.notification import NotificationChannel
 from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.notification.announcer import Announcer
 from iotplatform.roles.notification.dispatcher import Dispatcher, DispatchLimits
 from iotplatform.roles.notification.recorder import Recorder
 from iotplatform.runtime.membership import Membership
@@ -44,6 +46,7 @@ class NotificationRole:
         self._recorder = Recorder(
             self.readers, self._outgoing, dead_letters, metrics, self._dispatcher.wake, self.notifications.fenced
         )
+        self._announcer = Announcer(Announcements(database), self._dispatcher.wake)
         self._tasks = Tasks(self.name)
 
     async def start(self) -> None:
@@ -53,6 +56,7 @@ class NotificationRole:
         self.notifications.follow()
         self._dispatcher.start()
         self._tasks.start(self._recorder.run(), "recorder")
+        self._tasks.start(self._announcer.run(), "announcer")
         self._tasks.start(self.readers.wait(), "readers")
         self._tasks.start(self.notifications.wait(), "share")
         self._tasks.start(self._dispatcher.wait(), "dispatcher")

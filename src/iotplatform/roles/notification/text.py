@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from iotplatform.adapters.mail.message import Mail, one_line
-from iotplatform.adapters.postgres.outgoing import delivery_id
-from iotplatform.domain.alarm import AlarmRaised, ClearReason, Transition, transition_name
+from iotplatform.adapters.mail.message import one_line
+from iotplatform.adapters.postgres.routing import delivery_id
+from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, ClearReason
+from iotplatform.domain.announcement import (
+    AlarmAcknowledged,
+    AlarmReminder,
+    Announcement,
+    announcement_name,
+    announcement_number,
+)
+from iotplatform.domain.notification import Notification
 from iotplatform.domain.timestamps import format_timestamp
 
 MAX_SUBJECT: Final = 200
@@ -21,67 +29,92 @@ _REASONS: Final[dict[ClearReason, str]] = {
 }
 
 
-def compose(transition: Transition, channel_id: str, to: tuple[str, ...], created_at: int) -> Mail:
-    """The mail that tells of a transition. The same every time, so that one sent twice can be seen to be the same."""
-    name = transition_name(transition)
-    return Mail(
-        organization_id=transition.organization_id,
+def compose(announcement: Announcement, channel_id: str, to: tuple[str, ...], created_at: int) -> Notification:
+    """What tells of it. The same every time, so that one sent twice can be seen to be the same."""
+    name, number = announcement_name(announcement), announcement_number(announcement)
+    return Notification(
+        organization_id=announcement.organization_id,
         channel_id=channel_id,
-        alarm_id=transition.alarm_id,
+        alarm_id=announcement.alarm_id,
         transition=name,
         to=to,
-        subject=subject_of(transition),
-        body=body_of(transition),
-        message_id=_message_id(transition.alarm_id, name, channel_id),
+        subject=subject_of(announcement),
+        body=body_of(announcement),
+        message_id=_message_id(announcement.alarm_id, name, channel_id, number),
         created_at=created_at,
-        answers=None if name == "raised" else _message_id(transition.alarm_id, "raised", channel_id),
+        answers=None if name == "raised" else _message_id(announcement.alarm_id, "raised", channel_id),
     )
 
 
-def subject_of(transition: Transition) -> str:
-    return _cut(f"{_headline(transition)} ({transition.severity}, {transition.organization_id})", MAX_SUBJECT)
+def subject_of(announcement: Announcement) -> str:
+    return _cut(f"{_headline(announcement)} ({announcement.severity}, {announcement.organization_id})", MAX_SUBJECT)
 
 
-def body_of(transition: Transition) -> str:
+def body_of(announcement: Announcement) -> str:
     facts = [
-        ("Organization", transition.organization_id),
-        ("Device", transition.device_id),
-        ("Sensor", transition.sensor),
-        ("Rule", f"{transition.rule_name} ({transition.rule_id})"),
-        ("Condition", transition.condition),
-        ("Severity", transition.severity),
+        ("Organization", announcement.organization_id),
+        ("Device", announcement.device_id),
+        ("Sensor", announcement.sensor),
+        ("Rule", f"{announcement.rule_name} ({announcement.rule_id})"),
+        ("Condition", announcement.condition),
+        ("Severity", announcement.severity),
+        *_facts(announcement),
+        ("Alarm", announcement.alarm_id),
     ]
-    if isinstance(transition, AlarmRaised):
-        facts += [
-            ("Raised at", format_timestamp(transition.raised_at)),
-            ("First breach", format_timestamp(transition.first_breach_at)),
-            ("Value", f"{transition.trigger_value:.15g}"),
-        ]
-    else:
-        facts.append(("Cleared at", format_timestamp(transition.cleared_at)))
-        if transition.value is not None:
-            facts.append(("Value", f"{transition.value:.15g}"))
-        if transition.reason is not None:
-            facts.append(("Cleared by", _REASONS[transition.reason].format(by=transition.by)))
-    facts.append(("Alarm", transition.alarm_id))
-    lines = [f"{_headline(transition)}.", "", *(f"{label + ':':<14}{_cut(value, MAX_NAME)}" for label, value in facts)]
-    if isinstance(transition, AlarmRaised):
+    lines = [f"{_headline(announcement)}.", "", *(f"{name + ':':<14}{_cut(value, MAX_NAME)}" for name, value in facts)]
+    if isinstance(announcement, AlarmRaised):
         lines += ["", "The readings that raised it:"]
-        lines += [f"  {format_timestamp(at)}  {value:.15g}" for at, value in transition.readings]
+        lines += [f"  {format_timestamp(at)}  {value:.15g}" for at, value in announcement.readings]
     return "\n".join(lines) + "\n"
 
 
-def _headline(transition: Transition) -> str:
+def _facts(announcement: Announcement) -> list[tuple[str, str]]:
+    match announcement:
+        case AlarmRaised():
+            return [
+                ("Raised at", format_timestamp(announcement.raised_at)),
+                ("First breach", format_timestamp(announcement.first_breach_at)),
+                ("Value", f"{announcement.trigger_value:.15g}"),
+            ]
+        case AlarmCleared(value=value, reason=reason):
+            facts = [("Cleared at", format_timestamp(announcement.cleared_at))]
+            if value is not None:
+                facts.append(("Value", f"{value:.15g}"))
+            if reason is not None:
+                facts.append(("Cleared by", _REASONS[reason].format(by=announcement.by)))
+            return facts
+        case AlarmAcknowledged(comment=comment):
+            facts = [
+                ("Raised at", format_timestamp(announcement.raised_at)),
+                ("By", announcement.acknowledged_by),
+                ("At", format_timestamp(announcement.acknowledged_at)),
+            ]
+            return facts if comment is None else [*facts, ("Comment", comment)]
+        case AlarmReminder():
+            return [
+                ("Raised at", format_timestamp(announcement.raised_at)),
+                ("Value then", f"{announcement.trigger_value:.15g}"),
+                ("Reminder", str(announcement.number)),
+            ]
+
+
+def _headline(announcement: Announcement) -> str:
     device, sensor, condition = (
-        _cut(text, MAX_SUBJECT // 3) for text in (transition.device_id, transition.sensor, transition.condition)
+        _cut(text, MAX_SUBJECT // 3) for text in (announcement.device_id, announcement.sensor, announcement.condition)
     )
-    if isinstance(transition, AlarmRaised):
-        return f"Alarm raised: {sensor} of {device} is {condition}"
-    return f"Alarm cleared: {sensor} of {device} is no longer {condition}"
+    match announcement:
+        case AlarmRaised():
+            return f"Alarm raised: {sensor} of {device} is {condition}"
+        case AlarmCleared():
+            return f"Alarm cleared: {sensor} of {device} is no longer {condition}"
+        case AlarmAcknowledged():
+            return f"Alarm acknowledged: {sensor} of {device} was {condition}"
+        case AlarmReminder():
+            return f"Alarm still active: {sensor} of {device} was {condition}"
 
 
-def _message_id(alarm_id: str, transition: str, channel_id: str) -> str:
-    return f"<{delivery_id(alarm_id, transition, channel_id)}@iotplatform>"
+def _message_id(alarm_id: str, transition: str, channel_id: str, number: int = 0) -> str:
+    return f"<{delivery_id(alarm_id, transition, channel_id, number)}@iotplatform>"
 
 
 def _cut(text: str, most: int) -> str:

@@ -22,6 +22,9 @@ from iotplatform.roles.persistence.stream_care import StreamCare
 log = structlog.get_logger(role="persistence")
 
 EVERY_S: Final = 15.0
+# A dozen questions to JetStream for each: with a thousand organizations all of them at once, every time, would take a
+# third of a core.
+CARED_FOR_AT_ONCE: Final = 64
 # Going through all of Redis is for once in a while.
 ORPHANS_EVERY_ROUNDS: Final = 40
 
@@ -31,6 +34,7 @@ class Duties(msgspec.Struct, frozen=True):
 
     fold_lanes: Callable[[], Awaitable[int]]
     finish_removals: Callable[[], Awaitable[None]]
+    finish_device_removals: Callable[[], Awaitable[None]]
     remove_orphans: Callable[[], Awaitable[None]]
     prune_audit: Callable[[], Awaitable[int]]
 
@@ -62,15 +66,19 @@ class Maintenance:
         self._audit = audit
         self._duties = duties
         self._directory = directory
+        self._last = 0
 
     async def run(self) -> None:
         """Until cancelled."""
         rounds = 0
         while True:
             await asyncio.sleep(EVERY_S)
-            for organization in self._directory.organizations():
-                if self._writers.readings.partitions.holds_partition(organization.epoch, 0):
-                    await self._try(partial(self._care_for, organization))
+            held = self._writers.readings.partitions.holds_partition
+            organizations = [one for one in self._directory.organizations() if held(one.epoch, 0)]
+            for organization in organizations:
+                await self._try(partial(self._writers.readings.latest.fill, organization.epoch))
+            for organization in self._turn_of(organizations):
+                await self._try(partial(self._streams.care_for, organization))
             if self._writers.alarms.is_holder:
                 await self._do_duties(rounds)
                 rounds += 1
@@ -81,14 +89,18 @@ class Maintenance:
         await self._try(self._streams.trim_notifications)
         await self._try(self._duties.fold_lanes)
         await self._try(self._duties.finish_removals)
+        await self._try(self._duties.finish_device_removals)
         if rounds % ORPHANS_EVERY_ROUNDS == 0:
             await self._try(self._duties.remove_orphans)
             await self._try(self._duties.prune_audit)
         await self._try(self._audit.refresh)
 
-    async def _care_for(self, organization: Organization) -> None:
-        await self._streams.care_for(organization)
-        await self._writers.readings.latest.fill(organization.epoch)
+    def _turn_of(self, organizations: list[Organization]) -> list[Organization]:
+        """The next few by epoch: those after the last one first, and then from the beginning."""
+        turn = sorted(organizations, key=lambda one: (one.epoch <= self._last, one.epoch))[:CARED_FOR_AT_ONCE]
+        if turn:
+            self._last = turn[-1].epoch
+        return turn
 
     async def _try(self, duty: Callable[[], Awaitable[object]]) -> None:
         try:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from iotplatform.adapters.mail.message import Mail
+from iotplatform.domain.notification import Notification
 
 
 class MailServer:
@@ -100,7 +100,7 @@ def mail():
             "message_id": "<0f0e0d0c@iotplatform>",
             "created_at": 1_672_531_200_000_000,
         }
-        return Mail(**(values | changes))
+        return Notification(**(values | changes))
 
     return make
 

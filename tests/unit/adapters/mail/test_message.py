@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotplatform.adapters.mail.message import Mail, address_of, mime_of, one_line, sender_of, text_of
+from iotplatform.adapters.mail.message import address_of, mime_of, one_line, sender_of, text_of
+from iotplatform.domain.notification import Notification
 
 ALLOWED = {
     "From",
@@ -25,7 +26,7 @@ ALLOWED = {
 
 
 def mail_with(subject, body, answers=None):
-    return Mail("orgA", "ops", "a", "raised", ("o@example.com",), subject, body, "<1@iotplatform>", 0, answers)
+    return Notification("orgA", "ops", "a", "raised", ("o@example.com",), subject, body, "<1@iotplatform>", 0, answers)
 
 
 @given(st.text(max_size=300), st.text(max_size=300))

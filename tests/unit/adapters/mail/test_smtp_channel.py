@@ -10,9 +10,9 @@ from email.policy import default
 import pytest
 
 from iotplatform.adapters.mail import smtp_channel
-from iotplatform.adapters.mail.channel import PartlySent
 from iotplatform.adapters.mail.settings import MailSettings
 from iotplatform.adapters.mail.smtp_channel import SmtpChannel
+from iotplatform.domain.notification import PartlySent
 from iotplatform.errors import Rejected, Unavailable
 
 SENDER = "alarms@example.com"

@@ -17,7 +17,9 @@ from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.device_removals import DeviceRemovals
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
@@ -30,6 +32,7 @@ from iotplatform.app.http.problems import EXCEPTION_HANDLERS
 from iotplatform.domain.control import Control
 from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
 from iotplatform.domain.ledger import LedgerEntry
+from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
@@ -41,12 +44,16 @@ from iotplatform.roles.management.routes import routes
 class Streams:
     def __init__(self) -> None:
         self.created: list[Organization] = []
+        self.sizes: dict[str, int | None] = {}
         self.failure: Exception | None = None
 
     async def renew_organization(self, organization: Organization) -> None:
         if self.failure is not None:
             raise self.failure
         self.created.append(organization)
+
+    async def resize_organization(self, organization_id: str, max_bytes: int | None) -> None:
+        self.sizes[organization_id] = max_bytes
 
 
 class Latest:
@@ -104,6 +111,10 @@ class Stubs:
         return LedgerEntry(organization.id, 10, 7, 1, 2, 3, 0, balanced=True)
 
 
+async def no_position() -> int:
+    return 0
+
+
 def default_rule(organization_id: str) -> Rule:
     return Rule("default", organization_id, "Temperature too high", "temp*", Threshold(">", 80.0))
 
@@ -135,6 +146,9 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         await directory.apply([Change("organization", organization.epoch, organization.id)])
         return removal is not None
 
+    async def delete_device(organization: Organization, device_id: str, check: Check) -> bool:
+        return await DeviceRemovals(database).begin(organization, device_id, check, no_position) is not None
+
     parts: dict[str, Any] = {
         "streams": stubs.streams,
         "latest": stubs.latest,
@@ -155,6 +169,9 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         ),
         default_rule=default_rule,
         delete_organization=delete_organization,
+        delete_device=delete_device,
+        limits=Limits(),
+        limit_books=LimitBooks(database, Limits()),
         **parts,
     )
 

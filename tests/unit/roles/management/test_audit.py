@@ -112,6 +112,27 @@ async def test_what_changes_no_row_is_written_down_as_a_request(client: httpx.As
 
 
 @pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (b'{"ids": ["a\\u0000b"]}', {"ids": ["a\ufffdb"]}),
+        (b'{"ids": ["' + b"a" * 5_000 + b'"]}', None),
+        (b'{"ids": ["a\\ud800"]}', None),
+    ],
+    ids=["NUL", "long", "half a character"],
+)
+async def test_a_body_that_can_not_be_kept_as_it_is(
+    client: httpx.AsyncClient, org: str, content: bytes, shown: Any
+) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await client.post(f"/organizations/{org}/dead-letters/replay", content=content, headers=headers)
+    if answer.status_code == 200:
+        [entry] = await entries(client, org, kind="request")
+        assert entry["new"] == shown
+    else:
+        assert answer.status_code in {400, 422}
+
+
+@pytest.mark.parametrize(
     ("value", "shown"),
     [
         ({"password": "x", "name": "n"}, {"password": "***", "name": "n"}),
@@ -179,11 +200,13 @@ NOT_AUDITED = {
     "alarm_events": "what was done to alarms, by whom: an audit of its own",
     "checkpoints": "",
     "deliveries": "made by notification",
+    "device_removals": "the work left by a deletion that has its entry",
     "gaps": "",
     "lanes": "",
     "members": "",
     "partitions": "made with their organization",
     "positions": "",
+    "quota_defaults": "the settings",
     "readings": "",
     "removals": "",
     "rule_pack_versions": "the past of a table that is audited",

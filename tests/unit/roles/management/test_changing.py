@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iotplatform.adapters.postgres.changes import EVERYTHING
+from iotplatform.errors import Rejected
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.patches import merged
 
@@ -69,8 +71,7 @@ async def test_only_who_has_seen_the_last_change_can_change(
     # Weak tags say only that two things mean the same.
     assert (await client.put(path, json=body, headers={"If-Match": f"W/{second}"})).status_code == 412
     confirm = f"?confirm={path.rpartition('/')[2]}" if path.count("/") == 2 else ""
-    if not path.endswith("oven"):
-        assert (await client.delete(path + confirm, headers={"If-Match": first})).status_code == 412
+    assert (await client.delete(path + confirm, headers={"If-Match": first})).status_code == 412
     assert (await client.get(path)).json()["name"] == "Changed"
     assert (await client.put(path, json=body, headers={"If-Match": "*"})).status_code == 200
 
@@ -164,6 +165,25 @@ async def test_a_device_is_patched_member_by_member(client: httpx.AsyncClient, o
     assert await patched(metadata={"floor": None}, tags=None) == {"metadata": {"at": {"y": 2, "z": 3}}, "tags": []}
     assert await patched(metadata=None) == {"metadata": {}, "tags": []}
     assert (await client.patch(f"/organizations/{org}/devices/other", json={})).status_code == 404
+
+
+async def test_a_deleted_device_is_gone_with_its_tokens(
+    client: httpx.AsyncClient, org: str, context: ManagementContext
+) -> None:
+    path = f"/organizations/{org}/devices/oven"
+    made = (await client.put(path, json={"name": "Oven"})).json()
+    assert await context.verifier.verify(made["token"])
+    assert (await client.delete(path)).status_code == 204
+    assert (await client.get(path)).status_code == 404
+    assert (await client.delete(path)).status_code == 404
+    assert (await client.delete(f"/organizations/{org}/devices/%00")).status_code == 404
+    await context.directory.apply([EVERYTHING])
+    with pytest.raises(Rejected):
+        await context.verifier.verify(made["token"])
+    again = (await client.put(path, json={"name": "New"})).json()
+    assert again["token"] != made["token"]
+    with pytest.raises(Rejected):
+        await context.verifier.verify(made["token"])
 
 
 @pytest.mark.parametrize(

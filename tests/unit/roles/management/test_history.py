@@ -164,7 +164,7 @@ async def test_deliveries(client: httpx.AsyncClient, org: str, epoch: int, datab
     assert [item["created_at"][17:19] for item in found] == ["22", "21", "20"]
     newest = found[0]
     assert set(newest) == {
-        "id", "alarm_id", "channel_id", "transition", "state", "attempts", "created_at", "next_attempt_at",
+        "id", "alarm_id", "channel_id", "transition", "number", "state", "attempts", "created_at", "next_attempt_at",
     }  # fmt: skip
     assert newest["attempts"] == [{name: value for name, value in attempts[0].items() if name != "reached"}]
     assert newest["next_attempt_at"] == "2023-11-14T22:13:20.000000Z"
@@ -344,3 +344,39 @@ async def test_replaying_letters_of_nobody(client: httpx.AsyncClient) -> None:
 
 def test_the_start_is_what_it_is_taken_for() -> None:
     assert to_datetime(START) == dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+
+
+async def test_finding_deliveries(client: httpx.AsyncClient, org: str, epoch: int, database: Database) -> None:
+    alarms = [uuid.uuid4(), uuid.uuid4()]
+    for number, (alarm, channel, transition, state) in enumerate(
+        (alarm, channel, transition, state)
+        for alarm in alarms
+        for channel, transition, state in (
+            ("log", "raised", "sent"),
+            ("mail", "raised", "failed"),
+            ("log", "reminder", "suppressed"),
+        )
+    ):
+        await database.pool.execute(
+            "INSERT INTO deliveries (id, epoch, alarm_id, channel_id, transition, state, event, created_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6, '{}', $7)",
+            uuid.uuid4(),
+            epoch,
+            alarm,
+            channel,
+            transition,
+            state,
+            to_datetime(START + number * SECOND),
+        )
+
+    async def found(query: str) -> int:
+        answer = await client.get(f"/organizations/{org}/deliveries?{query}")
+        assert answer.status_code == 200, answer.text
+        return len(answer.json()["items"])
+
+    assert await found(f"alarm_id={alarms[0]}") == 3
+    assert await found("channel_id=log&transition=raised") == 2
+    assert await found("state=failed&state=suppressed") == 4
+    assert await found("from=1700000001&to=1700000003") == 2
+    for wrong in ("alarm_id=x", "channel_id=a%20b", "transition=told", "state=lost", "from=then"):
+        assert (await client.get(f"/organizations/{org}/deliveries?{wrong}")).status_code == 422

@@ -9,7 +9,8 @@ from collections import Counter
 
 import pytest
 
-from iotplatform.adapters.postgres.outgoing import DeliveryChannel, OutgoingDelivery, delivery_id
+from iotplatform.adapters.postgres.outgoing import DeliveryChannel, OutgoingDelivery
+from iotplatform.adapters.postgres.routing import delivery_id
 from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, encode_transition, transition_name
 from iotplatform.errors import Unavailable
 from iotplatform.runtime.clock import now_us

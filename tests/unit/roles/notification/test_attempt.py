@@ -3,8 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from iotplatform.adapters.mail.channel import PartlySent
 from iotplatform.adapters.postgres.outgoing import Attempt, DeliveryChannel
+from iotplatform.domain.notification import PartlySent
 from iotplatform.errors import Rejected, Unavailable
 from iotplatform.roles.notification.attempt import GIVE_UP_AFTER_S, deliver_once, retry_delay_s
 

@@ -24,7 +24,9 @@ class Process:
         self.duties = set()
         self.rounds = asyncio.Semaphore(0)
         self._held = held
-        duties = Duties(self.duty("fold"), self.duty("removals"), self.duty("orphans"), self.duty("prune"))
+        duties = Duties(
+            self.duty("fold"), self.duty("removals"), self.duty("devices"), self.duty("orphans"), self.duty("prune")
+        )
         self.maintenance = Maintenance(self, self, self, duties, self)
 
     def holds_partition(self, epoch, number):
@@ -79,4 +81,18 @@ async def test_each_organization_is_cared_for_by_the_holder_of_its_first_partiti
     assert first.cared_for == first.filled == {epoch for epoch in range(1, 21) if epoch % 2}
     assert second.cared_for == second.filled == {epoch for epoch in range(1, 21) if epoch % 2 == 0}
     assert first.duties == {"forget"}
-    assert second.duties == {"trim", "fold", "removals", "orphans", "prune", "audit"}
+    assert second.duties == {"trim", "fold", "removals", "devices", "orphans", "prune", "audit"}
+
+
+async def test_many_organizations_take_turns(at_once, monkeypatch):
+    monkeypatch.setattr(maintenance, "CARED_FOR_AT_ONCE", 7)
+    process = Process({(organization.epoch, 0) for organization in ORGANIZATIONS}, holds_notifications=False)
+    sizes = []
+    running = asyncio.get_running_loop().create_task(process.maintenance.run())
+    async with asyncio.timeout(10):
+        # Nothing in a round lets go of the event loop, so each is over when it is seen.
+        for _ in range(3):
+            await process.rounds.acquire()
+            sizes.append(len(process.cared_for))
+    running.cancel()
+    assert sizes == [7, 14, 20]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
-from iotplatform.adapters.postgres.models.devices import DeviceRow, DeviceTokenRow, SigningKeyRow
+from iotplatform.adapters.postgres.models.devices import DeviceRemovalRow, DeviceRow, DeviceTokenRow, SigningKeyRow
 from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
+from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.people import (
@@ -35,16 +36,20 @@ __all__ = [
     "ChannelRow",
     "CheckpointRow",
     "DeliveryRow",
+    "DeviceLimitsRow",
+    "DeviceRemovalRow",
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
     "LaneRow",
+    "LimitsRow",
     "MaintenanceWindowRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
     "PositionRow",
+    "QuotaDefaultRow",
     "ReadingRow",
     "RefreshTokenRow",
     "RemovalRow",

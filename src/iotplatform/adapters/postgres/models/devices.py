@@ -55,3 +55,15 @@ class SigningKeyRow(Model):
     kid: Mapped[str] = mapped_column(primary_key=True)
     public_pem: Mapped[str]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class DeviceRemovalRow(Model):
+    """A device that was deleted: its readings up to position `cut` are removed, also those that arrive late."""
+
+    __tablename__ = "device_removals"
+
+    epoch: Mapped[int] = epoch_column("device_removals", primary_key=True)
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    cut: Mapped[int] = mapped_column(BigInteger)
+    settled: Mapped[bool] = mapped_column(server_default=text("false"))
+    requested_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)

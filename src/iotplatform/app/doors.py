@@ -1,0 +1,48 @@
+"""The ingest role with its doors: HTTP, MQTT and NATS."""
+
+from __future__ import annotations
+
+from iotplatform.adapters.embedded import DataDirectory
+from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.postgres.limits import LimitBooks
+from iotplatform.adapters.redis.leases import TokenLeases
+from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.app.members import membership_of
+from iotplatform.app.resources import Resources
+from iotplatform.app.settings import Settings
+from iotplatform.observability.metrics import Metrics
+from iotplatform.roles.ingest.admission import Admission
+from iotplatform.roles.ingest.door_parts import DoorParts
+from iotplatform.roles.ingest.role import Callout, IngestRole
+
+
+def ingest_role(
+    settings: Settings,
+    resources: Resources,
+    data: DataDirectory,
+    metrics: Metrics,
+    limit_books: LimitBooks,
+    verifier: Verifier,
+) -> IngestRole:
+    parts = DoorParts(
+        connection=resources.connection,
+        publisher=resources.publisher,
+        admission=Admission(TokenLeases(resources.redis), limit_books, metrics),
+        directory=resources.directory,
+        dead_letters=DeadLetters(resources.connection, resources.publisher),
+        counters=resources.counters,
+        metrics=metrics,
+    )
+    membership = membership_of("ingest", resources, data)
+    return IngestRole(parts, verifier, membership, _callout(settings, resources, metrics))
+
+
+def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Callout | None:
+    keys, url = resources.callout, resources.urls.nats
+    if keys is None or url is None:
+        return None
+    # What only follows from a URL may be nothing that its server knows.
+    is_guess = settings.nats.url is not None and settings.nats.callout_seed is None
+    connection = Connection(url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess)
+    return Callout(keys, connection, is_open=settings.auth.mode != "required")

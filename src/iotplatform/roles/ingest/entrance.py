@@ -1,0 +1,95 @@
+"""Who may connect by MQTT or NATS, and what may be done there.
+
+Topics of MQTT and subjects of NATS are the same names. MQTT devices are in the platform's own account, where MQTT keeps
+its sessions; they can reach nothing but their topics. NATS devices need an inbox for answers, and everybody's inboxes
+begin alike: so they are in an account of their own, into which only the door, commands and replies are let.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from iotplatform.adapters.nats.callout import Caller, Grant
+from iotplatform.adapters.tokens.verifier import DeviceClaims
+from iotplatform.errors import Rejected
+
+# nats-server takes no "." in a client id (2.15.1), and ":" is in no id of ours.
+SEPARATOR: Final = ":"
+# What nats-server gives a client that names none: as good as a secret, so nobody's session is behind it.
+_GIVEN_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
+
+_OPEN_MQTT: Final = ("iot.>",)
+_OPEN_NATS: Final = (("intake.>", "iot.*.*.replies.*"), ("_INBOX.>", "iot.*.*.commands.*"))
+
+
+class Sign(msgspec.Struct, frozen=True):
+    """What a connection is called at the server: which device it is, and by which token; empty when that is open."""
+
+    organization_id: str = ""
+    device_id: str = ""
+    token_id: str = ""
+
+    def __str__(self) -> str:
+        return f"iot {self.organization_id} {self.device_id} {self.token_id}"
+
+    @classmethod
+    def parse(cls, name: str) -> Sign | None:
+        """None for a connection that is not a device's."""
+        parts = name.split(" ")
+        return cls(*parts[1:]) if len(parts) == 4 and parts[0] == "iot" else None
+
+
+class Entrance:
+    """`verify` tells whose token it is; `is_open` whether who has none may come in."""
+
+    def __init__(self, verify: Callable[[str], Awaitable[DeviceClaims]], *, is_open: bool) -> None:
+        self._verify = verify
+        self._is_open = is_open
+
+    async def decide(self, caller: Caller) -> Grant:
+        """What a client may do.
+
+        Raises:
+            Rejected: it may not connect.
+            Unavailable: whether it may can't be found out now.
+        """
+        if not caller.password:
+            if not self._is_open:
+                raise Rejected("unauthenticated", "give the device's token as the password")
+            return _open(caller)
+        return _device(caller, await self._verify(caller.password))
+
+
+def _device(caller: Caller, claims: DeviceClaims) -> Grant:
+    organization_id, device_id = claims.organization_id, claims.device_id
+    sign = str(Sign(organization_id, device_id, claims.token_id))
+    expires_at_s = claims.expires_at // 1_000_000
+    own = f"iot.{organization_id}.{device_id}"
+    if caller.protocol == "nats":
+        publish = (f"intake.{organization_id}.{device_id}", f"{own}.replies.*")
+        return Grant("DEVICES", sign, publish, ("_INBOX.>", f"{own}.commands.*"), expires_at_s)
+    if not _is_own(caller.client_id, f"{organization_id}{SEPARATOR}{device_id}"):
+        raise Rejected(
+            "forbidden",
+            f"the client id must be {organization_id}{SEPARATOR}{device_id}, or begin with that and {SEPARATOR!r}",
+        )
+    topics = (own, f"{own}.>")
+    return Grant("PLATFORM", sign, topics, topics, expires_at_s)
+
+
+def _is_own(client_id: str, own: str) -> bool:
+    """Sessions belong to client ids, so nobody may come under one that is another's."""
+    return client_id == own or client_id.startswith(own + SEPARATOR) or bool(_GIVEN_ID.fullmatch(client_id))
+
+
+def _open(caller: Caller) -> Grant:
+    names = caller.client_id.split(SEPARATOR)
+    sign = str(Sign(*names[:2]) if len(names) > 1 and not any(" " in name for name in names[:2]) else Sign())
+    if caller.protocol == "nats":
+        publish, subscribe = _OPEN_NATS
+        return Grant("DEVICES", sign, publish, subscribe)
+    return Grant("PLATFORM", sign, _OPEN_MQTT, _OPEN_MQTT)
