@@ -5,6 +5,7 @@ from __future__ import annotations
 from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.verifier import Verifier
@@ -14,6 +15,7 @@ from iotplatform.app.settings import Settings
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.ingest.door_parts import DoorParts
+from iotplatform.roles.ingest.presence import IngestionPresence
 from iotplatform.roles.ingest.role import Callout, IngestRole
 
 
@@ -35,7 +37,8 @@ def ingest_role(
         metrics=metrics,
     )
     membership = membership_of("ingest", resources, data)
-    return IngestRole(parts, verifier, membership, _callout(settings, resources, metrics))
+    presence = IngestionPresence(resources.connection, IngestionRoll(resources.database))
+    return IngestRole(parts, verifier, membership, presence, _callout(settings, resources, metrics))
 
 
 def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Callout | None:

@@ -22,12 +22,14 @@ from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.gaps import Gaps
+from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.redis.analysis import AnalysisStore
+from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
@@ -45,6 +47,7 @@ from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
+from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.role import ManagementRole
@@ -133,6 +136,7 @@ async def assemble(
                 directory=directory,
                 dead_letters=dead_letters,
                 episodes=AlarmEpisodes(resources.database),
+                ingestion=IngestionRoll(resources.database),
                 checkpoints=Checkpoints(resources.database),
                 one_suspect=one_suspect,
             ),
@@ -168,6 +172,8 @@ async def assemble(
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
+            analysis=AnalysisView(resources.redis),
+            backtests=Backtests(resources.database.url),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
             delete_device=DeviceRemover(resources.database, resources.streams, latest, directory).delete,

@@ -18,6 +18,15 @@ _VERSION_AND_VARIANT: Final = (0xF << 76) | (0x3 << 62)
 _VERSION_8: Final = (0x8 << 76) | (0x2 << 62)
 
 
+class RuleNames(msgspec.Struct, frozen=True):
+    """What an alarm says of its rule, which may be gone by the time it is cleared."""
+
+    rule_id: str
+    rule_name: str
+    severity: Severity
+    condition: str
+
+
 class AlarmRaised(msgspec.Struct, frozen=True, tag="raised", tag_field="transition"):
     """The reading at `raised_at` was the last breach that was needed; `readings` are those that raised it."""
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Collection, Iterator
-from fnmatch import translate
 from hashlib import blake2b
 from typing import Literal
 
@@ -13,6 +11,7 @@ import msgspec
 
 from iotplatform.domain.conditions import Condition, MOfN, NoData, Threshold
 from iotplatform.domain.conditions.comparison import Count, Fault, Operator, Seconds, Simple, finite_faults
+from iotplatform.domain.globs import glob_pattern
 from iotplatform.domain.identifiers import identifier_fault, sensor_fault
 
 __all__ = ["Condition", "Devices", "Fault", "Operator", "Positive", "Rule", "Severity", "Simple", "Threshold"]
@@ -62,7 +61,7 @@ class Rule(msgspec.Struct, frozen=True):
 
     def matches(self, sensor: str) -> bool:
         """Whether it looks at sensors of this name, of the devices that it looks at."""
-        return self.enabled and _glob(self.sensor).match(sensor) is not None
+        return self.enabled and glob_pattern(self.sensor).match(sensor) is not None
 
     def concerns(self, device_id: str, tags: Collection[str]) -> bool:
         """Whether it looks at this device."""
@@ -133,11 +132,6 @@ def _combination_faults(rule: Rule) -> Iterator[Fault]:
             yield "max_gap_s", _GOES_BY_ARRIVAL
         if rule.late != "evaluate":
             yield "late", _GOES_BY_ARRIVAL
-
-
-@functools.lru_cache(maxsize=4_096)
-def _glob(pattern: str) -> re.Pattern[str]:
-    return re.compile(translate(pattern))
 
 
 @functools.lru_cache(maxsize=65_536)

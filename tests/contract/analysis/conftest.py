@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import uuid
 
+import msgspec
 import pytest
 
 from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, EmbeddedSettings
@@ -20,9 +21,11 @@ from iotplatform.adapters.nats.subjects import NOTIFICATIONS, readings_subject
 from iotplatform.adapters.postgres import organizations
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
+from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.members import roll_of
 from iotplatform.adapters.postgres.migrations import migrate
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -30,6 +33,7 @@ from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.alarm import AlarmRaised, decode_transition
 from iotplatform.domain.channel import LOG_CHANNEL
+from iotplatform.domain.conditions import NoData
 from iotplatform.domain.reading import FORMAT_VERSION, Reading, encode_readings, join_block
 from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.observability.metrics import Metrics
@@ -86,6 +90,7 @@ class Stack:
             directory=self.directory,
             dead_letters=self.dead_letters,
             episodes=AlarmEpisodes(self.database),
+            ingestion=IngestionRoll(self.database),
             checkpoints=Checkpoints(self.database),
             one_suspect=asyncio.Lock(),
         )
@@ -113,11 +118,11 @@ class Stack:
     def membership(self, role):
         return Membership(role, uuid.uuid4().hex, roll_of(role, self.database))
 
-    async def organization(self, *, raise_after=3, clear_after=1):
+    async def organization(self, *, raise_after=3, clear_after=1, condition=None, **changes):
         name = f"org-{uuid.uuid4().hex}"
-        rule = Rule(
-            "default", name, "Hot", "temp*", Threshold(">", 80.0), raise_after=raise_after, clear_after=clear_after
-        )
+        condition = condition or Threshold(">", 80.0)
+        counts = {} if isinstance(condition, NoData) else {"raise_after": raise_after}
+        rule = Rule("default", name, "Hot", "temp*", condition, clear_after=clear_after, **counts, **changes)
         made = await organizations.create(
             self.database,
             name,
@@ -151,6 +156,39 @@ class Stack:
             for one in found
             if one.epoch == organization.epoch
         ]
+
+    async def told(self, organization):
+        """The transitions themselves, without those that say the same again."""
+        last = (await self.api.call(f"STREAM.INFO.{NOTIFICATIONS}"))["state"]["last_seq"]
+        stored = [await self.api.get(NOTIFICATIONS, {"seq": sequence}) for sequence in range(1, last + 1)]
+        found = [decode_transition(message.data) for message in stored if message is not None]
+        return [one for one in found if one.epoch == organization.epoch]
+
+    async def until_told(self, organization, count):
+        async def there():
+            return len(await self.told(organization)) >= count
+
+        await eventually(there)
+        return await self.told(organization)
+
+    async def change_rule(self, organization, **changes):
+        """As management does, and the change feed; None for `enabled` deletes it."""
+        (rule,) = await self.directory.rules(organization.epoch)
+        if changes.get("enabled", True) is None:
+            await self.database.pool.execute("DELETE FROM rules WHERE epoch = $1", organization.epoch)
+        else:
+            definition = msgspec.json.encode(msgspec.structs.replace(rule, **changes)).decode()
+            query = "UPDATE rules SET definition = $2::text::jsonb WHERE epoch = $1"
+            await self.database.pool.execute(query, organization.epoch, definition)
+        await self.directory.apply([Change("rule", organization.epoch, "default")])
+
+    async def tag(self, organization, device, *tags):
+        query = (
+            "INSERT INTO devices (epoch, id, name, tags) VALUES ($1, $2, $2, $3) "
+            "ON CONFLICT (epoch, id) DO UPDATE SET tags = $3"
+        )
+        await self.database.pool.execute(query, organization.epoch, device, list(tags))
+        await self.directory.apply([Change("device", organization.epoch, device)])
 
     async def floor(self, organization):
         consumer = f"ORG_{organization.id}.analysis_{organization.epoch}_0"

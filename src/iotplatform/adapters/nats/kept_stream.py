@@ -44,6 +44,18 @@ class KeptStream:
             return 0  # gone with the server's memory, until its reader makes it anew
         return int(answer["ack_floor"]["stream_seq"])
 
+    async def is_caught_up(self, organization: Organization, partition: int, role: str, position: int) -> bool:
+        """Whether the stream holds nothing of a partition behind `position`, at the moment of asking or later.
+
+        Raises:
+            Unavailable: JetStream is away.
+            ApiError: the organization is being made or deleted.
+        """
+        stream = subjects.organization_stream(organization.id)
+        consumer = subjects.partition_consumer(role, organization.epoch, partition)
+        answer = await self._api.call(f"CONSUMER.INFO.{stream}.{consumer}")
+        return int(answer["num_pending"]) == 0 and int(answer["delivered"]["stream_seq"]) <= position
+
     async def last_notification(self) -> int:
         """The sequence of the newest transition in NOTIFICATIONS."""
         answer = await self._api.call(f"STREAM.INFO.{subjects.NOTIFICATIONS}")

@@ -93,6 +93,8 @@ class Reader:
         self.confirmed = False
         self.idle = asyncio.Event()
         self.idle.set()
+        # Somebody waits to have it for himself: the next turn is not the batch's.
+        self.is_wanted = False
 
     @property
     def name(self) -> str:

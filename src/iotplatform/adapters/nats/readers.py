@@ -120,7 +120,7 @@ class Readers:
             batch: Batch = {}
             messages = size = 0
             for reader in list(self._ready):
-                if not reader.idle.is_set():
+                if not reader.idle.is_set() or reader.is_wanted:
                     continue
                 taken = batch[reader] = []
                 while reader.buffer and len(taken) < MAX_TAKEN_PER_READER and size < MAX_TAKEN_BYTES:
@@ -137,11 +137,25 @@ class Readers:
                 if messages >= MAX_TAKEN_MESSAGES or size >= MAX_TAKEN_BYTES:
                     break
             self._buffered_bytes -= size
-            if not any(reader.idle.is_set() for reader in self._ready):
+            if not any(reader.idle.is_set() and not reader.is_wanted for reader in self._ready):
                 self._something_ready.clear()
             batch = {reader: taken for reader, taken in batch.items() if taken or self._give_back(reader)}
             if batch:
                 return batch
+
+    async def claim(self, reader: Reader) -> bool:
+        """Take a reader by itself, without deliveries: what comes of it waits until `release`. False: not now."""
+        reader.is_wanted = True
+        try:
+            await reader.idle.wait()
+        finally:
+            reader.is_wanted = False
+            if reader.buffer:
+                self._something_ready.set()
+        if reader.state not in {"open", "expecting_first"}:
+            return False
+        reader.idle.clear()
+        return True
 
     def _give_back(self, reader: Reader) -> bool:
         reader.idle.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -9,7 +11,7 @@ import msgspec
 from iotplatform.adapters.postgres.alarm_history import READER
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
-from iotplatform.domain.alarm import Evidence
+from iotplatform.domain.alarm import Evidence, RuleNames
 from iotplatform.domain.episode import Episode
 from iotplatform.domain.timestamps import to_microseconds
 
@@ -19,6 +21,8 @@ SELECT id, rule_id, device_id, sensor, position, cleared_position, cleared_at, r
 WHERE epoch = $1 AND position <= $3 AND (state = 'active' OR cleared_position >= $2)
 ORDER BY position
 """
+
+_NAMES: Final = "SELECT id, rule_id, rule_name, severity, condition FROM alarms WHERE id = ANY($1)"
 
 _decoder = msgspec.json.Decoder(tuple[Evidence, ...])
 
@@ -39,6 +43,21 @@ class AlarmEpisodes:
                 "SELECT trimmed FROM partitions WHERE epoch = $1 AND number = $2", epoch, partition
             )
         return int(trimmed or 0)
+
+    async def names(self, alarm_ids: Sequence[str]) -> dict[str, RuleNames]:
+        """What alarms say of their rules, of those that are written."""
+        with translated():
+            rows = await self._pool.fetch(_NAMES, [uuid.UUID(alarm_id) for alarm_id in alarm_ids])
+        return {
+            str(row["id"]): RuleNames(row["rule_id"], row["rule_name"], row["severity"], row["condition"])
+            for row in rows
+        }
+
+    async def series(self, epoch: int) -> list[tuple[str, str]]:
+        """Every series of an organization of which a reading is stored: device and sensor."""
+        with translated():
+            rows = await self._pool.fetch("SELECT device_id, sensor FROM series WHERE epoch = $1", epoch)
+        return [(row["device_id"], row["sensor"]) for row in rows]
 
     async def find(self, epoch: int, *, since: int, until: int) -> list[Episode]:
         """Those raised up to `until` that were active at `since` or later, in the order in which they were raised.

@@ -26,6 +26,7 @@ from iotplatform.domain.timestamps import to_microseconds
 
 _ORGANIZATIONS: Final = "SELECT id, epoch, name, partitions, created_at FROM organizations"
 _RULES: Final = "SELECT definition FROM rules WHERE epoch = $1 ORDER BY id"
+_TAGS: Final = "SELECT id, tags FROM devices WHERE epoch = $1 AND cardinality(tags) > 0"
 _CHANNELS: Final = "SELECT id, name, type, enabled, severities, config FROM channels WHERE epoch = $1 ORDER BY id"
 _KEYS: Final = "SELECT kid, public_pem FROM signing_keys"
 
@@ -39,6 +40,8 @@ class Directory:
         self._organizations: dict[str, Organization] = {}
         self._unknown_organizations = Misses()
         self._rules: dict[int, list[Rule]] = {}
+        self._tags: dict[int, dict[str, frozenset[str]]] = {}
+        self._last_tags: dict[int, dict[str, frozenset[str]]] = {}
         self._channels: dict[int, list[Channel]] = {}
         self._keys: dict[str, str] = {}
         self._keys_again_at = 0.0
@@ -93,6 +96,22 @@ class Directory:
             self._rules[epoch] = found
         return found
 
+    async def device_tags(self, epoch: int) -> dict[str, frozenset[str]]:
+        """Of the organization's devices that have any."""
+        known = self._tags.get(epoch)
+        if known is not None:
+            return known
+        generation = self._generation
+        with translated():
+            rows = await self._pool.fetch(_TAGS, epoch)
+        found = {row["id"]: frozenset(row["tags"]) for row in rows}
+        # Devices change often, and their tags hardly ever: who goes by them need not do so anew.
+        if found == (before := self._last_tags.get(epoch)):
+            found = before
+        if generation == self._generation:
+            self._tags[epoch] = self._last_tags[epoch] = found
+        return found
+
     async def channels(self, epoch: int) -> list[Channel]:
         known = self._channels.get(epoch)
         if known is not None:
@@ -145,6 +164,8 @@ class Directory:
                     organizations.add(change.key)
                 case "rule" if change.epoch is not None:
                     self._rules.pop(change.epoch, None)
+                case "device" if change.epoch is not None:
+                    self._tags.pop(change.epoch, None)
                 case "channel" if change.epoch is not None:
                     self._channels.pop(change.epoch, None)
                 case "signing_key":
@@ -172,6 +193,8 @@ class Directory:
         self._organizations = organizations
         for epoch in before - after:
             self._rules.pop(epoch, None)
+            self._tags.pop(epoch, None)
+            self._last_tags.pop(epoch, None)
             self._channels.pop(epoch, None)
         if before != after:
             for callback in self._callbacks:
@@ -180,6 +203,7 @@ class Directory:
     def _forget(self) -> None:
         self._unknown_organizations.clear()
         self._rules.clear()
+        self._tags.clear()
         self._channels.clear()
         self.credentials.forget()
         self._keys = {}

@@ -24,9 +24,12 @@ KEEPER: Final = "rule pack"
 
 
 class Due(msgspec.Struct, frozen=True):
+    """`version` is the pack's, when it was looked up."""
+
     pack_id: str
     epoch: int
     organization_id: str
+    version: int
 
 
 async def apply(database: Database, pack_id: str, epoch: int, organization_id: str, by: str) -> bool | None:
@@ -70,7 +73,7 @@ async def detach(database: Database, pack_id: str, epoch: int, by: str) -> bool:
 async def due(database: Database, limit: int) -> list[Due]:
     """Organizations that a pack's newest version has not been tried in yet."""
     query = (
-        select(RulePackOrganizationRow.pack_id, RulePackOrganizationRow.epoch, OrganizationRow.id)
+        select(RulePackOrganizationRow.pack_id, RulePackOrganizationRow.epoch, OrganizationRow.id, RulePackRow.version)
         .join(RulePackRow, RulePackRow.id == RulePackOrganizationRow.pack_id)
         .join(OrganizationRow, OrganizationRow.epoch == RulePackOrganizationRow.epoch)
         .where(RulePackOrganizationRow.tried < RulePackRow.version)
@@ -89,6 +92,24 @@ async def catch_up(database: Database, wanted: Due) -> str | None:
         Rejected: the organization is gone.
         Unavailable: PostgreSQL is away.
     """
+    try:
+        return await _catch_up(database, wanted)
+    except Rejected as error:
+        if error.kind != "over_quota":
+            raise
+        await _give_up(database, wanted, error.detail)
+        return error.detail
+
+
+async def _give_up(database: Database, wanted: Due, fault: str) -> None:
+    """In a transaction of its own: the one before ended with what could not be done."""
+    async with changing(database, wanted.epoch) as session:
+        row = await session.get(RulePackOrganizationRow, (wanted.pack_id, wanted.epoch))
+        if row is not None and row.tried < wanted.version:
+            _settle(row, wanted.version, fault, f"{KEEPER} {wanted.pack_id}")
+
+
+async def _catch_up(database: Database, wanted: Due) -> str | None:
     async with changing(database, wanted.epoch) as session:
         pack = await session.get(RulePackRow, wanted.pack_id, with_for_update={"read": True})
         row = await session.get(RulePackOrganizationRow, (wanted.pack_id, wanted.epoch))

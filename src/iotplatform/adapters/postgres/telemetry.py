@@ -9,7 +9,7 @@ import msgspec
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
-from iotplatform.domain.reading import Reading
+from iotplatform.domain.reading import Reading, Value
 from iotplatform.domain.timestamps import to_datetime, to_microseconds
 
 # Each series contributes no more than a page, and the index gives the series in order, so that a page of a large
@@ -83,6 +83,10 @@ async def latest(database: Database, epoch: int, device_ids: list[str]) -> list[
         return [_reading(row) for row in await database.pool.fetch(_LATEST, epoch, device_ids)]
 
 
+def value_of(row: asyncpg.Record) -> Value:
+    value: Value = row["text"] if row["kind"] == 2 else bool(row["value"]) if row["kind"] == 1 else row["value"]
+    return value
+
+
 def _reading(row: asyncpg.Record) -> Reading:
-    value = row["text"] if row["kind"] == 2 else bool(row["value"]) if row["kind"] == 1 else row["value"]
-    return Reading(row["device_id"], row["sensor"], value, to_microseconds(row["at"]))
+    return Reading(row["device_id"], row["sensor"], value_of(row), to_microseconds(row["at"]))

@@ -8,7 +8,7 @@ token into its head; a commit carries the token, so one that was thought dead ca
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -43,8 +43,10 @@ for i = 5, 3 + 2 * states, 2 do
   end
 end
 for i = 5 + 2 * states, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
-redis.call('HSET', KEYS[1], 'position', ARGV[3], 'tries', 1)
-redis.call('HDEL', KEYS[1], 'suspect', 'suspect_tries')
+if ARGV[2] ~= ARGV[3] then
+  redis.call('HSET', KEYS[1], 'position', ARGV[3], 'tries', 1)
+  redis.call('HDEL', KEYS[1], 'suspect', 'suspect_tries')
+end
 return 'ok'
 """)
 
@@ -94,6 +96,7 @@ if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'position', ARGV[2], 'tries', 
 return 'ok'
 """)
 _STATES_PER_CALL: Final = 2_000
+SCANNED_AT_ONCE: Final = 500
 
 
 class Fenced(PlatformError):
@@ -112,7 +115,10 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """One partition's effects of the blocks between two positions. An empty state removes the series."""
+    """One partition's effects of the blocks between two positions. An empty state removes the series.
+
+    Where both are the same it was no block: time has passed, or a rule has changed. That says nothing of the tries.
+    """
 
     hold: Hold
     before: int
@@ -129,7 +135,9 @@ class AnalysisStore:
         """Take hold. `counted` by whoever did not have the partition before, see `domain.caution`."""
         token = secrets.token_hex(16)
         position, holders, suspect, suspect_tries, outbox = await self._redis.call(
-            _ACQUIRE, [_key(epoch, partition, "head"), _key(epoch, partition, "outbox")], [token, int(counted)]
+            _ACQUIRE,
+            [key_of(epoch, partition, "head"), key_of(epoch, partition, "outbox")],
+            [token, int(counted)],
         )
         tries = Tries(holders, int(suspect), int(suspect_tries))
         return Hold(epoch, partition, token, int(position) if position else None, outbox, tries)
@@ -165,7 +173,7 @@ class AnalysisStore:
             Fenced: somebody else has acquired the partition, or it was lost again.
             Unavailable: Redis is away.
         """
-        keys = [_key(hold.epoch, hold.partition, part) for part in ("head", "state", "outbox")]
+        keys = [key_of(hold.epoch, hold.partition, part) for part in ("head", "state", "outbox")]
         fields = list(states.items())
         starts = range(0, max(1, len(fields)), _STATES_PER_CALL)
         for start in starts:
@@ -177,9 +185,24 @@ class AnalysisStore:
             if await self._redis.call(_RESTORE, keys, arguments) != b"ok":
                 raise _fenced(hold, "fenced")
 
+    async def scan(self, hold: Hold, prefix: str = "") -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Every series of the partition with its packed state, piece by piece; those that change meanwhile, perhaps.
+
+        `prefix` is that of the series' keys, and must hold no character that a pattern knows.
+        """
+        key = key_of(hold.epoch, hold.partition, "state")
+        async for piece in self._redis.scan_hash(key, f"{prefix}*" if prefix else None, SCANNED_AT_ONCE):
+            yield piece
+
+    async def series_of(self, hold: Hold, device_id: str) -> list[bytes]:
+        """The series of a device of which anything is remembered."""
+        return [key async for piece in self.scan(hold, f"{device_id}\x00") for key, _ in piece]
+
     async def load(self, wanted: Sequence[tuple[Hold, Sequence[bytes]]]) -> list[list[bytes | None]]:
         """The packed states of series, in the order asked for."""
-        return await self._redis.multi_get([(_key(hold.epoch, hold.partition, "state"), keys) for hold, keys in wanted])
+        return await self._redis.multi_get(
+            [(key_of(hold.epoch, hold.partition, "state"), keys) for hold, keys in wanted]
+        )
 
     async def commit(self, commits: Sequence[Commit]) -> list[BaseException | None]:
         """All partitions in one round trip; each one succeeds, is Fenced or fails by itself.
@@ -196,7 +219,10 @@ class AnalysisStore:
             [
                 (
                     _CLEAR_OUTBOX,
-                    [_key(hold.epoch, hold.partition, "head"), _key(hold.epoch, hold.partition, "outbox")],
+                    [
+                        key_of(hold.epoch, hold.partition, "head"),
+                        key_of(hold.epoch, hold.partition, "outbox"),
+                    ],
                     [hold.token],
                 )
                 for hold in holds
@@ -210,7 +236,7 @@ def _call(commit: Commit) -> Call:
     for series, state in commit.states.items():
         arguments += (series, state)
     arguments += commit.transitions
-    return _COMMIT, [_key(hold.epoch, hold.partition, part) for part in ("head", "state", "outbox")], arguments
+    return _COMMIT, [key_of(hold.epoch, hold.partition, part) for part in ("head", "state", "outbox")], arguments
 
 
 def _verdict(result: object, hold: Hold) -> BaseException | None:
@@ -224,8 +250,8 @@ def _fenced(hold: Hold, verdict: object) -> Fenced:
 
 
 def _on_head(script: Script, hold: Hold, *arguments: int) -> Call:
-    return script, [_key(hold.epoch, hold.partition, "head")], [hold.token, *arguments]
+    return script, [key_of(hold.epoch, hold.partition, "head")], [hold.token, *arguments]
 
 
-def _key(epoch: int, partition: int, part: str) -> str:
+def key_of(epoch: int, partition: int, part: str) -> str:
     return f"iot:{epoch}:{partition}:{part}"

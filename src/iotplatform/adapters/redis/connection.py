@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
 from typing import Any
@@ -123,6 +123,17 @@ class RedisConnection:
         with translated():
             fields: Any = await self._redis.hgetall(key)
             return dict(fields)
+
+    async def scan_hash(self, key: str, pattern: str | None, count: int) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """A hash piece by piece: everything that is there all the time, some of it perhaps twice."""
+        cursor = 0
+        while True:
+            with translated():
+                answer: Any = await self._redis.hscan(key, cursor, match=pattern, count=count)
+            cursor, fields = answer
+            yield list(fields.items())
+            if cursor == 0:
+                return
 
     async def increment(self, amounts: Sequence[tuple[str, str, int]]) -> None:
         """Add to fields of hashes: (key, field, amount) each."""

@@ -14,14 +14,16 @@ from iotplatform.domain.conditions.comparison import (
     comparison_test,
     comparison_text,
 )
-from iotplatform.domain.conditions.judgement import BREACH, GOOD, Judge
+from iotplatform.domain.conditions.judgement import BREACH, GOOD, Counted, Judge, Point, Tally
 
 # Those that meet the comparison are kept with the state, and shown with the alarm.
 MOST_READINGS: Final = 100
 Few = Annotated[int, msgspec.Meta(ge=1, le=MOST_READINGS)]
 
 
-class MOfN(msgspec.Struct, frozen=True, tag="m_of_n", tag_field="type", omit_defaults=True, forbid_unknown_fields=True):
+class MOfN(
+    msgspec.Struct, Counted, frozen=True, tag="m_of_n", tag_field="type", omit_defaults=True, forbid_unknown_fields=True
+):
     """Raises when `m` of the series' last `n` readings, this one included, meet the comparison."""
 
     default_raise_after: ClassVar[int] = 1
@@ -36,6 +38,20 @@ class MOfN(msgspec.Struct, frozen=True, tag="m_of_n", tag_field="type", omit_def
     def judge(self) -> Judge:
         met = comparison_test(self.operator, self.value, self.low, self.high)
         return lambda value, _at, _last: BREACH if met(value) else GOOD
+
+    def tally(self) -> Tally:
+        most, wanted = self.n, self.m
+
+        def tally(
+            met: tuple[Point, ...], ages: tuple[int, ...], verdict: int, point: Point
+        ) -> tuple[tuple[Point, ...], tuple[int, ...], bool]:
+            older = tuple([age + 1 for age in ages if age + 1 < most])
+            still = met[len(ages) - len(older) :]
+            if verdict != BREACH:
+                return still, older, False
+            return (*still, point), (*older, 0), len(still) + 1 >= wanted
+
+        return tally
 
     def faults(self) -> Iterator[Fault]:
         yield from comparison_faults(self.operator, self.value, self.low, self.high)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
 from iotplatform.domain.conditions.comparison import Fault, Simple, finite_faults, simple_test
-from iotplatform.domain.conditions.judgement import BREACH, GOOD, Judge, Point
+from iotplatform.domain.conditions.judgement import BREACH, GOOD, Counted, Judge, Point
 
-SECOND_US = 1_000_000
+SECOND_US: Final = 1_000_000
 
 
-class Rate(msgspec.Struct, frozen=True, tag="rate", tag_field="type", forbid_unknown_fields=True):
+class Rate(msgspec.Struct, Counted, frozen=True, tag="rate", tag_field="type", forbid_unknown_fields=True):
     """Met when the change per second since the series' reading before compares so with `per_s`.
 
     Without a reading before, or without time in between, it is not met.
     """
 
-    default_raise_after: ClassVar[int] = 3
+    looks_back: ClassVar[bool] = True
 
     operator: Simple
     per_s: float

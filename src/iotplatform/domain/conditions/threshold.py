@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Final
+from typing import Final
 
 import msgspec
 
@@ -16,21 +16,25 @@ from iotplatform.domain.conditions.comparison import (
     finite_faults,
     simple_test,
 )
-from iotplatform.domain.conditions.judgement import BREACH, GOOD, NEITHER, Judge
+from iotplatform.domain.conditions.judgement import BREACH, GOOD, NEITHER, Counted, Judge
 
 _RISING: Final = (">", ">=")
 _FALLING: Final = ("<", "<=")
 
 
 class Threshold(
-    msgspec.Struct, frozen=True, tag="threshold", tag_field="type", omit_defaults=True, forbid_unknown_fields=True
+    msgspec.Struct,
+    Counted,
+    frozen=True,
+    tag="threshold",
+    tag_field="type",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
 ):
     """Met when `reading <operator> value` holds, or lies `inside` or `outside` of `low` to `high`.
 
     With `clear_value` a reading is good only when it doesn't meet the same comparison with that value either.
     """
-
-    default_raise_after: ClassVar[int] = 3
 
     operator: Operator
     value: float | None = None

@@ -4,87 +4,134 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
-from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, Transition, alarm_id
-from iotplatform.domain.evaluation import INITIAL, RuleState, evaluate
+from iotplatform.domain.alarm import RuleNames, Transition, alarm_id
+from iotplatform.domain.control import ClearAlarm, ForgetDevice
+from iotplatform.domain.evaluation import INITIAL, RuleState, Watch, cleared_by_hand, elapse, evaluate, silent_at
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.presence import ALWAYS, Presence
 from iotplatform.domain.reading import Reading
-from iotplatform.domain.rule import Rule
-from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, Piece
+from iotplatform.roles.analysis.outcome import Breach, Outcome
+from iotplatform.roles.analysis.rule_index import RuleIndex, Watches
+from iotplatform.roles.analysis.silences import Silences
+from iotplatform.roles.analysis.states import SeriesStates, device_prefix, pack_states, series_key, series_of
+from iotplatform.roles.analysis.telling import (
+    Place,
+    cleared,
+    names_of,
+    raised_by_reading,
+    raised_by_silence,
+)
 from iotplatform.runtime.pace import Pace
 
-SeriesStates = dict[str, RuleState]
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(dict[str, RuleState])
-
-
-class Breach(msgspec.Struct, frozen=True):
-    """A breach that counted, for the log."""
-
-    device_id: str
-    sensor: str
-    rule_id: str
-    value: float
-    streak: int
-
-
-class DecodedBlock(msgspec.Struct, frozen=True):
-    position: int
-    arrived_at: int
-    readings: Sequence[Reading]
-
-
-class Outcome(msgspec.Struct):
-    """`states` holds the packed state of each series that changed, empty for one that is back at the beginning."""
-
-    states: dict[bytes, bytes] = msgspec.field(default_factory=dict)
-    transitions: list[Transition] = msgspec.field(default_factory=list)
-    breaches: list[Breach] = msgspec.field(default_factory=list)
-
-
-def series_key(device_id: str, sensor: str) -> bytes:
-    return f"{device_id}\x00{sensor}".encode()
-
-
-def wanted_series(blocks: Sequence[DecodedBlock], index: RuleIndex) -> set[bytes]:
-    """The series in the blocks that at least one rule looks at."""
-    pairs = {(reading.device_id, reading.sensor) for block in blocks for reading in block.readings}
-    return {series_key(device_id, sensor) for device_id, sensor in pairs if index.matching(sensor)}
-
-
-def unpack_states(packed: bytes | None) -> SeriesStates:
-    return _decoder.decode(packed) if packed else {}
-
-
-def pack_states(states: SeriesStates) -> bytes:
-    return _encoder.encode(states) if states else b""
+# In the place of a reading's number, for what no reading has raised.
+NO_READING = -1
 
 
 class Evaluation:
     """A partition's blocks through the engine in stream order, in slices of any size.
 
-    `states` holds every wanted series and is changed in place.
+    `states` holds every wanted series and is changed in place. `silences` are the partition's, and count only in the
+    platform's `presence`; what has happened up to `position` is done with.
     """
 
-    def __init__(self, organization: Organization, index: RuleIndex, states: dict[bytes, SeriesStates]) -> None:
+    def __init__(
+        self,
+        organization: Organization,
+        index: RuleIndex,
+        states: dict[bytes, SeriesStates],
+        silences: Silences | None = None,
+        *,
+        presence: Presence = ALWAYS,
+        position: int = 0,
+    ) -> None:
         self._organization = organization
         self._index = index
         self._states = states
+        self._silences = Silences() if silences is None else silences
+        self._presence = presence
         self._changed: set[bytes] = set()
+        # Of the reading that is being evaluated.
+        self._position = position
+        self._number = NO_READING
+        self._device_id = self._sensor = ""
         self.outcome = Outcome()
 
     def feed(self, block: DecodedBlock, first: int = 0, end: int | None = None) -> None:
         """The readings from number `first` to before number `end`."""
-        matching, states = self._index.matching, self._states
+        if first == 0 and self._index.has_silences:
+            self.pass_time(self._presence.clock(block.stored_at))
+        self._position = block.position
+        matching, states, changed = self._index.matching, self._states, self._changed
         for number, reading in enumerate(block.readings[first:end], first):
-            rules = matching(reading.sensor)
-            if not rules or isinstance(reading.value, str):
+            watches = matching(reading.device_id, reading.sensor)
+            if not watches:
                 continue
+            if isinstance(reading.value, str):
+                watches = tuple([watch for watch in watches if watch.after_us])
             key = series_key(reading.device_id, reading.sensor)
-            if _evaluate_reading(self._organization, block, number, reading, rules, states[key], self.outcome):
+            self._number = number
+            if self._evaluate(block, reading, watches, key, states[key]):
+                changed.add(key)
+
+    def pass_time(self, now: int) -> None:
+        """Without a reading, up to `now` by the clock of arrivals."""
+        if not self._silences.has_due(now):
+            return
+        self._number = NO_READING
+        for key, rule_id in self._silences.take(now):
+            watch, series = self._index.watches.get(rule_id), self._states.get(key)
+            if series is None:
+                self._silences.put(key, rule_id, now)  # not loaded: it keeps its place
+                continue
+            if watch is None or rule_id not in series:
+                continue
+            before = series[rule_id]
+            due_at = silent_at(watch, before, self._presence.since)
+            if due_at is None or before.mark != watch.mark:
+                continue
+            self._device_id, self._sensor = series_of(key)
+            after, step = elapse(watch, before, now, self._presence.since, self._identify)
+            if step == "raised":
+                place = Place(self._device_id, self._sensor, self._position, now)
+                self.outcome.transitions.append(raised_by_silence(self._organization, watch, after, place, due_at))
+                series[rule_id] = after
                 self._changed.add(key)
+            else:
+                self._silences.put(key, rule_id, due_at)
+
+    def obey(self, piece: DecodedControl) -> None:
+        """What a hand says, in its place among the blocks."""
+        self._position = piece.position
+        control = piece.control
+        if isinstance(control, ForgetDevice):
+            prefix = device_prefix(control.device_id)
+            for key in [key for key in self._states if key.startswith(prefix)]:
+                self._forget(key, piece, control)
+            return
+        key = series_key(control.device_id, control.sensor)
+        state = self._states.get(key, {}).get(control.rule_id, INITIAL)
+        if state.alarm_id == control.alarm_id:
+            place = Place(control.device_id, control.sensor, piece.position, piece.arrived_at)
+            self._clear_by_hand(control, place)
+            self._states[key][control.rule_id] = cleared_by_hand(state)
+            self._changed.add(key)
+
+    def watch_from(self, key: bytes, now: int) -> None:
+        """A series that nobody has listened to: its silence counts from now on."""
+        device_id, sensor = series_of(key)
+        for watch in self._index.matching(device_id, sensor):
+            if watch.after_us and watch.id not in self._states[key]:
+                self._states[key][watch.id] = RuleState(mark=watch.mark, seen_at=now)
+                self._silences.put(key, watch.id, now + watch.after_us)
+                self._changed.add(key)
+
+    def drop(self, key: bytes, rule_id: str, told: Transition | None) -> None:
+        """Drop what a rule remembers of a series, since it no longer looks at it; `told` when that ends an alarm."""
+        self._states[key][rule_id] = INITIAL
+        self._changed.add(key)
+        if told is not None:
+            self.outcome.transitions.append(told)
 
     def pack(self, limit: int | None = None) -> int:
         """Put up to `limit` of the changed states into the outcome, forgetting those at the beginning; how many."""
@@ -96,105 +143,142 @@ class Evaluation:
             self.outcome.states[key] = pack_states(kept)
         return count
 
+    def _evaluate(
+        self, block: DecodedBlock, reading: Reading, watches: Watches, key: bytes, series: SeriesStates
+    ) -> bool:
+        value = 0.0 if isinstance(reading.value, str) else float(reading.value)
+        self._device_id, self._sensor = reading.device_id, reading.sensor
+        changed = False
+        for watch in watches:
+            before = series.get(watch.id, INITIAL)
+            if before.mark != watch.mark and before.mark:
+                before = self._with_changed_rule(block, watch, before)
+                series[watch.id] = before
+                changed = True
+            if watch.after_us and (key, watch.id) not in self._silences:
+                before = self._listen(block, watch, key, series, before)
+            after, step = evaluate(watch, before, value, reading.at, block.stored_at, self._identify)
+            if after is before:
+                continue
+            series[watch.id] = after
+            changed = True
+            if step:
+                self._tell(block, reading, watch, before, after)
+        return changed
 
-def evaluate_blocks(
-    organization: Organization,
-    blocks: Sequence[DecodedBlock],
-    index: RuleIndex,
-    states: dict[bytes, SeriesStates],
-) -> Outcome:
+    def _listen(
+        self, block: DecodedBlock, watch: Watch, key: bytes, series: SeriesStates, before: RuleState
+    ) -> RuleState:
+        """To a series that is new here. It may be one that others have heard: then the silence ends with this block."""
+        self._silences.put(key, watch.id, block.stored_at + watch.after_us)
+        due_at = silent_at(watch, before, self._presence.since)
+        now = self._presence.clock(block.stored_at)
+        if due_at is None or now < due_at:
+            return before
+        number, self._number = self._number, NO_READING
+        after, _ = elapse(watch, before, now, self._presence.since, self._identify)
+        self._number = number
+        place = Place(self._device_id, self._sensor, block.position, block.arrived_at)
+        self.outcome.transitions.append(raised_by_silence(self._organization, watch, after, place, due_at))
+        series[watch.id] = after
+        return after
+
+    def _tell(self, block: DecodedBlock, reading: Reading, watch: Watch, before: RuleState, after: RuleState) -> None:
+        """Of a breach that counts, or of an alarm that is raised or cleared by a reading."""
+        place = Place(reading.device_id, reading.sensor, block.position, block.arrived_at)
+        value = float(reading.value) if not isinstance(reading.value, str) else None
+        if before.alarm_id is not None:
+            self.outcome.transitions.append(
+                cleared(self._organization, names_of(watch.rule), before.alarm_id, place, at=reading.at, value=value)
+            )
+            return
+        streak = len(after.evidence) if watch.tally else after.streak or before.streak + 1
+        self.outcome.breaches.append(Breach(reading.device_id, reading.sensor, watch.id, after.evidence[-1][1], streak))
+        if after.alarm_id is not None:
+            self.outcome.transitions.append(
+                raised_by_reading(self._organization, watch.rule, after, place, reading.at, after.evidence[-1][1])
+            )
+
+    def _with_changed_rule(self, block: DecodedBlock, watch: Watch, before: RuleState) -> RuleState:
+        """Nobody has come by yet to clear what another condition has raised."""
+        if before.alarm_id is not None:
+            place = Place(self._device_id, self._sensor, block.position, block.arrived_at)
+            self.outcome.transitions.append(
+                cleared(
+                    self._organization,
+                    names_of(watch.rule),
+                    before.alarm_id,
+                    place,
+                    at=block.stored_at,
+                    reason="rule_changed",
+                )
+            )
+        return INITIAL
+
+    def _forget(self, key: bytes, piece: DecodedControl, control: ForgetDevice) -> None:
+        device_id, sensor = series_of(key)
+        place = Place(device_id, sensor, piece.position, piece.arrived_at)
+        for rule_id, state in self._states[key].items():
+            if state.alarm_id is not None:
+                self.outcome.transitions.append(
+                    cleared(
+                        self._organization,
+                        self._names(rule_id),
+                        state.alarm_id,
+                        place,
+                        at=control.at,
+                        reason="device_deleted",
+                        by=control.by,
+                    )
+                )
+        self._states[key] = {}
+        self._changed.add(key)
+
+    def _clear_by_hand(self, control: ClearAlarm, place: Place) -> None:
+        names = self._names(control.rule_id)
+        self.outcome.transitions.append(
+            cleared(self._organization, names, control.alarm_id, place, at=control.at, reason="manual", by=control.by)
+        )
+
+    def _names(self, rule_id: str) -> RuleNames:
+        rule = self._index.by_id.get(rule_id)
+        return names_of(rule) if rule is not None else RuleNames(rule_id, rule_id, "major", "")
+
+    def _identify(self, watch: Watch) -> str:
+        """It follows from where the reading stands, so whoever evaluates it again comes to the same."""
+        organization = self._organization
+        return alarm_id(
+            organization.id,
+            organization.epoch,
+            watch.id,
+            self._device_id,
+            self._sensor,
+            self._position,
+            self._number,
+        )
+
+
+def evaluate_blocks(evaluation: Evaluation, pieces: Sequence[Piece]) -> Outcome:
     """Everything at once, for as many readings as the caller's time allows."""
-    evaluation = Evaluation(organization, index, states)
-    for block in blocks:
-        evaluation.feed(block)
+    for piece in pieces:
+        if isinstance(piece, DecodedBlock):
+            evaluation.feed(piece)
+        else:
+            evaluation.obey(piece)
     evaluation.pack()
     return evaluation.outcome
 
 
-async def evaluate_in_slices(evaluation: Evaluation, blocks: Sequence[DecodedBlock], pace: Pace) -> Outcome:
+async def evaluate_in_slices(evaluation: Evaluation, pieces: Sequence[Piece], pace: Pace) -> Outcome:
     """The same, giving way to the rest of the process in between."""
-    for block in blocks:
-        for first in range(0, len(block.readings), pace.steps):
-            end = min(first + pace.steps, len(block.readings))
-            evaluation.feed(block, first, end)
+    for piece in pieces:
+        if isinstance(piece, DecodedControl):
+            evaluation.obey(piece)
+            continue
+        for first in range(0, len(piece.readings), pace.steps):
+            end = min(first + pace.steps, len(piece.readings))
+            evaluation.feed(piece, first, end)
             await pace.done(end - first)
     while packed := evaluation.pack(pace.steps):
         await pace.done(packed)
     return evaluation.outcome
-
-
-def _evaluate_reading(
-    organization: Organization,
-    block: DecodedBlock,
-    number: int,
-    reading: Reading,
-    rules: tuple[Rule, ...],
-    series: SeriesStates,
-    outcome: Outcome,
-) -> bool:
-    value = float(reading.value)
-    changed = False
-    for rule in rules:
-        before = series.get(rule.id, INITIAL)
-        raised_id = (
-            alarm_id(
-                organization.id, organization.epoch, rule.id, reading.device_id, reading.sensor, block.position, number
-            )
-            if before.alarm_id is None and before.streak + 1 >= rule.raise_after
-            else ""
-        )
-        after, step = evaluate(rule, before, value, reading.at, raised_id)
-        if after is before:
-            continue
-        series[rule.id] = after
-        changed = True
-        if step in {"breach", "raised"}:
-            streak = after.streak or before.streak + 1
-            outcome.breaches.append(Breach(reading.device_id, reading.sensor, rule.id, value, streak))
-        if step == "raised":
-            outcome.transitions.append(_raised(organization, block, reading, rule, after))
-        elif step == "cleared":
-            outcome.transitions.append(_cleared(organization, block, reading, rule, before))
-    return changed
-
-
-def _raised(
-    organization: Organization, block: DecodedBlock, reading: Reading, rule: Rule, state: RuleState
-) -> AlarmRaised:
-    return AlarmRaised(
-        alarm_id=state.alarm_id or "",
-        organization_id=organization.id,
-        epoch=organization.epoch,
-        rule_id=rule.id,
-        rule_name=rule.name,
-        severity=rule.severity,
-        condition=rule.summary,
-        device_id=reading.device_id,
-        sensor=reading.sensor,
-        raised_at=reading.at,
-        first_breach_at=state.evidence[0][0],
-        trigger_value=float(reading.value),
-        readings=list(state.evidence),
-        position=block.position,
-        arrived_at=block.arrived_at,
-    )
-
-
-def _cleared(
-    organization: Organization, block: DecodedBlock, reading: Reading, rule: Rule, state: RuleState
-) -> AlarmCleared:
-    return AlarmCleared(
-        alarm_id=state.alarm_id or "",
-        organization_id=organization.id,
-        epoch=organization.epoch,
-        rule_id=rule.id,
-        rule_name=rule.name,
-        severity=rule.severity,
-        condition=rule.summary,
-        device_id=reading.device_id,
-        sensor=reading.sensor,
-        cleared_at=reading.at,
-        value=float(reading.value),
-        position=block.position,
-        arrived_at=block.arrived_at,
-    )

@@ -14,9 +14,11 @@ from iotplatform.adapters.nats.partitions import Partition, PartitionKey
 from iotplatform.adapters.redis.analysis import AnalysisStore, Fenced, Hold
 from iotplatform.domain.caution import careful_blocks
 from iotplatform.errors import Unavailable
-from iotplatform.roles.analysis.evaluator import SeriesStates
 from iotplatform.roles.analysis.publishing import TransitionPublisher
 from iotplatform.roles.analysis.rebuild import Rebuilder
+from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.roles.analysis.silences import Silences
+from iotplatform.roles.analysis.states import SeriesStates
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.tasks import Tasks
 
@@ -39,6 +41,12 @@ class Held(msgspec.Struct):
     careful_blocks: int = 0
     suspect: int = 0
     states: dict[bytes, SeriesStates] = msgspec.field(default_factory=dict)
+    silences: Silences = msgspec.field(default_factory=Silences)
+    # What upkeep has found: with which rules the states were compared, the series of which something is outdated, and
+    # those whose silence nobody has begun to count.
+    compared_with: RuleIndex | None = None
+    outdated: set[bytes] = msgspec.field(default_factory=set)
+    unwatched: set[bytes] = msgspec.field(default_factory=set)
 
 
 class Holdings:

@@ -13,18 +13,21 @@ from typing import Final
 
 import structlog
 
+from iotplatform.adapters.nats.headers import CONTROL
 from iotplatform.adapters.nats.kept_stream import KeptStream
 from iotplatform.adapters.nats.partitions import Partition
+from iotplatform.adapters.nats.reader import Delivery
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
-from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.analysis import AnalysisStore, Hold
 from iotplatform.domain.caution import MAX_TRIES
+from iotplatform.domain.control import UnreadableControl, decode_control
 from iotplatform.domain.identifiers import partition_of
 from iotplatform.domain.reading import UnreadableBlock, decode_block
-from iotplatform.roles.analysis.evaluator import DecodedBlock, SeriesStates, pack_states
+from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl
 from iotplatform.roles.analysis.restoration import Restoration
-from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.roles.analysis.rules import Rules
+from iotplatform.roles.analysis.states import SeriesStates, pack_states
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.pace import Pace
 
@@ -42,13 +45,13 @@ class Rebuilder:
         checkpoints: Checkpoints,
         episodes: AlarmEpisodes,
         store: AnalysisStore,
-        directory: Directory,
+        rules: Rules,
     ) -> None:
         self._kept = kept
         self._checkpoints = checkpoints
         self._episodes = episodes
         self._store = store
-        self._directory = directory
+        self._rules = rules
         self._places = asyncio.Semaphore(REBUILDS_AT_ONCE)
 
     async def floor(self, partition: Partition) -> int:
@@ -113,14 +116,7 @@ class Rebuilder:
                 if restoration is None:
                     restoration = await self._begin(partition, piece[0].sequence, floor)
                 for delivery in piece:
-                    try:
-                        readings = decode_block(delivery.data)
-                    except UnreadableBlock:
-                        continue  # it was told when it was analysed
-                    block = DecodedBlock(delivery.sequence, 0, readings)
-                    for first in range(0, len(readings), pace.steps):
-                        restoration.feed(block, first, first + pace.steps)
-                        await pace.done(min(pace.steps, len(readings) - first))
+                    await _replay(restoration, delivery, pace)
         return (restoration or await self._begin(partition, floor + 1, floor)).states()
 
     async def _begin(self, partition: Partition, first: int, floor: int) -> Restoration:
@@ -129,5 +125,19 @@ class Rebuilder:
         ours = [
             episode for episode in found if partition_of(episode.device_id, organization.partitions) == partition.number
         ]
-        index = RuleIndex(await self._directory.rules(organization.epoch))
+        index = await self._rules.index(organization.epoch)
         return Restoration(organization, index, ours, first, floor)
+
+
+async def _replay(restoration: Restoration, delivery: Delivery, pace: Pace) -> None:
+    try:
+        if CONTROL in delivery.headers:
+            restoration.obey(DecodedControl(delivery.sequence, 0, decode_control(delivery.data)))
+            return
+        readings = decode_block(delivery.data)
+    except (UnreadableBlock, UnreadableControl):
+        return  # it was told when it was analysed
+    block = DecodedBlock(delivery.sequence, 0, readings, delivery.stored_at)
+    for first in range(0, len(readings), pace.steps):
+        restoration.feed(block, first, first + pace.steps)
+        await pace.done(min(pace.steps, len(readings) - first))

@@ -8,7 +8,7 @@ import structlog
 
 from iotplatform.domain.alarm import AlarmRaised, Transition
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.analysis.evaluator import Breach, Outcome
+from iotplatform.roles.analysis.outcome import Breach, Outcome
 
 log = structlog.get_logger(role="analysis")
 

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 
 from iotplatform.domain.alarm import alarm_id
 from iotplatform.domain.episode import Episode
-from iotplatform.domain.evaluation import INITIAL, RuleState
+from iotplatform.domain.evaluation import INITIAL, RuleState, without_counts
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
-from iotplatform.roles.analysis.evaluator import DecodedBlock, Evaluation, SeriesStates, series_key
+from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl
+from iotplatform.roles.analysis.evaluator import NO_READING, Evaluation
 from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.roles.analysis.states import SeriesStates, series_key
 
 Told = dict[bytes, list[Episode]]
 
@@ -41,7 +43,7 @@ class Restoration:
         self._states: dict[bytes, SeriesStates] = {}
         for episode in episodes:
             if episode.is_active_at(first - 1):
-                self._set(episode, _active(episode))
+                self._raise(episode)
 
     def feed(self, block: DecodedBlock, first: int = 0, end: int | None = None) -> None:
         """The readings from number `first` to before number `end` of a block, in stream order."""
@@ -49,12 +51,23 @@ class Restoration:
         if told_raised is None and told_cleared is None:
             self._evaluate(block, first, end)
             return
+        self._feed_told(block, first, end, told_raised or {}, told_cleared or {})
+        if end is None or end >= len(block.readings):
+            self._apply_between(block.position)
+
+    def obey(self, piece: DecodedControl) -> None:
+        evaluation = Evaluation(self._organization, self._index, self._states)
+        evaluation.obey(piece)
+        evaluation.pack()
+        self._apply_between(piece.position)
+
+    def _feed_told(self, block: DecodedBlock, first: int, end: int | None, raised: Told, cleared: Told) -> None:
         for number, reading in enumerate(block.readings[first:end], first):
             self._evaluate(block, number, number + 1)
             if not isinstance(reading.value, str):
                 key = series_key(reading.device_id, reading.sensor)
-                self._apply_raised(block, number, reading, (told_raised or {}).get(key, ()))
-                self._apply_cleared(reading, (told_cleared or {}).get(key, ()))
+                self._apply_raised(number, raised.get(key, ()))
+                self._apply_cleared(reading, cleared.get(key, ()))
 
     def states(self) -> dict[bytes, SeriesStates]:
         """What is to be remembered of each series. The active alarms are those of the history, no more and no less."""
@@ -66,10 +79,10 @@ class Restoration:
         for key, series in self._states.items():
             for rule_id, state in list(series.items()):
                 if state.alarm_id is not None and (key, rule_id) not in active:
-                    del series[rule_id]
+                    series[rule_id] = without_counts(state)
         for episode in active.values():
             if self._of(episode).alarm_id != episode.alarm_id:
-                self._set(episode, _active(episode))
+                self._raise(episode)
         kept = {
             key: {rule_id: state for rule_id, state in series.items() if state != INITIAL}
             for key, series in self._states.items()
@@ -86,19 +99,11 @@ class Restoration:
             if all(state is INITIAL for state in self._states[key].values()):
                 del self._states[key]
 
-    def _apply_raised(self, block: DecodedBlock, number: int, reading: Reading, episodes: Iterable[Episode]) -> None:
+    def _apply_raised(self, number: int, episodes: Iterable[Episode]) -> None:
         """The streak may have begun before the kept stream; the id says that it was this reading."""
         for episode in episodes:
-            if episode.alarm_id == alarm_id(
-                self._organization.id,
-                self._organization.epoch,
-                episode.rule_id,
-                reading.device_id,
-                reading.sensor,
-                block.position,
-                number,
-            ):
-                self._set(episode, _active(episode))
+            if episode.alarm_id == self._id_of(episode, number):
+                self._raise(episode)
 
     def _apply_cleared(self, reading: Reading, episodes: Iterable[Episode]) -> None:
         """The good readings may have begun before the kept stream.
@@ -109,17 +114,43 @@ class Restoration:
         for episode in episodes:
             state = self._of(episode)
             if state.alarm_id == episode.alarm_id and state.good and reading.at == episode.cleared_at:
-                self._set(episode, INITIAL)
+                self._set(episode, without_counts(state))
+
+    def _apply_between(self, position: int) -> None:
+        """What happened after the block at this position, and before the next: by time, or by a change of rules."""
+        for episodes in self._raised.get(position, {}).values():
+            for episode in episodes:
+                if episode.alarm_id == self._id_of(episode, NO_READING):
+                    self._raise(episode)
+        for episodes in self._cleared.get(position, {}).values():
+            for episode in episodes:
+                state = self._of(episode)
+                if state.alarm_id == episode.alarm_id:
+                    self._set(episode, without_counts(state))
+
+    def _id_of(self, episode: Episode, number: int) -> str:
+        organization = self._organization
+        return alarm_id(
+            organization.id,
+            organization.epoch,
+            episode.rule_id,
+            episode.device_id,
+            episode.sensor,
+            episode.position,
+            number,
+        )
+
+    def _raise(self, episode: Episode) -> None:
+        state, watch = self._of(episode), self._index.watches.get(episode.rule_id)
+        mark = state.mark or (watch.mark if watch else 0)
+        active = RuleState(0, 0, episode.alarm_id, episode.evidence, mark, state.last, (), state.seen_at)
+        self._set(episode, active)
 
     def _of(self, episode: Episode) -> RuleState:
         return self._states.get(series_key(episode.device_id, episode.sensor), {}).get(episode.rule_id, INITIAL)
 
     def _set(self, episode: Episode, state: RuleState) -> None:
         self._states.setdefault(series_key(episode.device_id, episode.sensor), {})[episode.rule_id] = state
-
-
-def _active(episode: Episode) -> RuleState:
-    return RuleState(alarm_id=episode.alarm_id, evidence=episode.evidence)
 
 
 def _by_position(entries: Iterable[tuple[int, Episode]]) -> dict[int, Told]:

@@ -25,6 +25,7 @@ from iotplatform.adapters.nats.readers import Batch, Readers
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.redis.analysis import AnalysisStore, Fenced
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.errors import Unavailable
@@ -34,6 +35,9 @@ from iotplatform.roles.analysis.checkpointing import Checkpointer
 from iotplatform.roles.analysis.holding import Held, Holdings
 from iotplatform.roles.analysis.publishing import TransitionPublisher
 from iotplatform.roles.analysis.rebuild import Rebuilder
+from iotplatform.roles.analysis.rules import Rules
+from iotplatform.roles.analysis.tending import Tending
+from iotplatform.roles.analysis.upkeep import Upkeep
 from iotplatform.roles.analysis.work import Work, Workbench
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
@@ -54,6 +58,7 @@ class AnalysisParts(msgspec.Struct, frozen=True):
     directory: Directory
     dead_letters: DeadLetters
     episodes: AlarmEpisodes
+    ingestion: IngestionRoll
     checkpoints: Checkpoints
     one_suspect: asyncio.Lock
 
@@ -65,25 +70,30 @@ class AnalysisRole:
         self.readers = Readers(self.name, parts.connection, metrics)
         self._store = parts.store
         self._directory = parts.directory
+        self._rules = Rules(parts.directory)
         self._tasks = Tasks(self.name)
         self._publisher = TransitionPublisher(parts.publisher, OutstandingTransitions(parts.connection))
         kept = KeptStream(parts.connection)
-        rebuilder = Rebuilder(kept, parts.checkpoints, parts.episodes, parts.store, parts.directory)
+        rebuilder = Rebuilder(kept, parts.checkpoints, parts.episodes, parts.store, self._rules)
         self._checkpointer = Checkpointer(parts.checkpoints)
         self._holdings = Holdings(parts.store, rebuilder, self._publisher, self._tasks)
         self.partitions = PartitionReaders(self.readers, membership, self._holdings.acquire, self._let_go)
         self._membership = membership
-        self._bench = Workbench(parts.store, parts.directory, parts.counters, metrics, self._holdings)
+        self._bench = Workbench(parts.store, self._rules, parts.counters, metrics, self._holdings)
+        upkeep = Upkeep(parts.store, self._rules, parts.episodes, parts.ingestion, KeptStream(parts.connection))
+        self._tending = Tending(upkeep, self._bench, self._rules, parts.episodes, self._publisher, self.readers)
         self._careful = CarefulWork(parts.store, self._bench, parts.dead_letters, parts.one_suspect)
 
     async def start(self) -> None:
         await self.readers.start()
+        await self._tending.look_for_presence()
         await self._membership.join()
         self._tasks.start(self._membership.run(), "membership")
         self._directory.on_organizations(self._follow)
         self._follow()
         self._tasks.start(self._checkpointer.run(), "checkpoints")
         self._tasks.start(self._run(), "evaluate")
+        self._tasks.start(self._tending.run(self._find, self._guarded, self._tasks), "tend")
 
     async def wait(self) -> None:
         await asyncio.gather(self._tasks.wait(), self.readers.wait(), self.partitions.wait())
@@ -105,7 +115,12 @@ class AnalysisRole:
         self.partitions.follow(organizations)
         epochs = {organization.epoch for organization in organizations}
         self._holdings.forget(epochs)
-        self._bench.forget(epochs)
+        self._rules.forget(epochs)
+
+    def _find(self, reader: Reader) -> tuple[Partition, Held] | None:
+        partition = self.partitions.of(reader)
+        held = self._holdings.of(partition) if partition else None
+        return (partition, held) if partition is not None and held is not None else None
 
     async def _run(self) -> None:
         while True:

@@ -7,28 +7,26 @@ from collections.abc import Collection, Sequence
 import msgspec
 import structlog
 
-from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.adapters.nats.headers import CONTROL, BlockHeaders
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.nats.reader import Delivery, Reader
-from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.analysis import AnalysisStore, Commit
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.alarm import encode_transition
+from iotplatform.domain.control import ForgetDevice, UnreadableControl, decode_control
+from iotplatform.domain.presence import NEVER, Presence
 from iotplatform.domain.reading import UnreadableBlock, decode_block
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.analysis.evaluator import (
-    DecodedBlock,
-    Evaluation,
-    Outcome,
-    SeriesStates,
-    evaluate_in_slices,
-    unpack_states,
-    wanted_series,
-)
+from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, Piece, wanted_series
+from iotplatform.roles.analysis.evaluator import Evaluation, evaluate_in_slices
 from iotplatform.roles.analysis.holding import Held, Holdings
+from iotplatform.roles.analysis.outcome import Outcome
+from iotplatform.roles.analysis.publishing import TransitionPublisher
 from iotplatform.roles.analysis.report import report
 from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.roles.analysis.rules import Rules
+from iotplatform.roles.analysis.states import SeriesStates, unpack_states
 from iotplatform.runtime.pace import Pace
 
 log = structlog.get_logger(role="analysis")
@@ -42,7 +40,7 @@ class Work(msgspec.Struct):
     held: Held
     last: Delivery
     index: RuleIndex
-    blocks: list[DecodedBlock] = msgspec.field(default_factory=list)
+    pieces: list[Piece] = msgspec.field(default_factory=list)
     wanted: set[bytes] = msgspec.field(default_factory=set)
     states: dict[bytes, SeriesStates] = msgspec.field(default_factory=dict)
     outcome: Outcome = msgspec.field(default_factory=Outcome)
@@ -51,34 +49,35 @@ class Work(msgspec.Struct):
 
 class Workbench:
     def __init__(
-        self, store: AnalysisStore, directory: Directory, counters: Counters, metrics: Metrics, holdings: Holdings
+        self, store: AnalysisStore, rules: Rules, counters: Counters, metrics: Metrics, holdings: Holdings
     ) -> None:
         self._store = store
-        self._directory = directory
+        self._rules = rules
         self._counters = counters
         self._metrics = metrics
         self._holdings = holdings
-        self._indexes: dict[int, RuleIndex] = {}
+        self.presence: Presence = NEVER
         self._pace = Pace()
-
-    def forget(self, epochs: Collection[int]) -> None:
-        """All but these epochs."""
-        for epoch in self._indexes.keys() - set(epochs):
-            del self._indexes[epoch]
 
     async def begin(self, reader: Reader, partition: Partition, held: Held, last: Delivery) -> Work:
         """Work that moves the position to `last` and changes nothing else."""
-        return Work(reader, partition, held, last, await self._index(partition.organization.epoch))
+        return Work(reader, partition, held, last, await self._rules.index(partition.organization.epoch))
 
     async def prepare(self, reader: Reader, partition: Partition, held: Held, deliveries: Sequence[Delivery]) -> Work:
         """Work with decoded blocks. Raises whatever decoding raises beside UnreadableBlock."""
         part = await self.begin(reader, partition, held, deliveries[-1])
         for delivery in deliveries:
-            block = self._decode(partition, delivery)
-            if block is not None:
-                part.blocks.append(block)
-                part.wanted |= wanted_series([block], part.index)
-                await self._pace.done(len(block.readings))
+            piece = self._decode(partition, delivery)
+            if piece is None:
+                continue
+            part.pieces.append(piece)
+            part.wanted |= wanted_series([piece], part.index)
+            if isinstance(piece, DecodedBlock):
+                await self._pace.done(len(piece.readings))
+            elif isinstance(piece.control, ForgetDevice):
+                part.wanted |= set(await self._store.series_of(held.hold, piece.control.device_id))
+        if part.index.has_silences:
+            part.wanted.update([key for key, _ in held.silences.due(deliveries[-1].stored_at)])
         return part
 
     def count_unused(self, partition: Partition, readings: int) -> None:
@@ -100,9 +99,26 @@ class Workbench:
             self._holdings.cached(len(keys))
             await self._pace.done(len(keys))
 
+    async def load(self, held: Held, wanted: Collection[bytes]) -> dict[bytes, SeriesStates]:
+        """The cached states of one partition, with these among them."""
+        states = held.states
+        missing = [key for key in wanted if key not in states]
+        if missing:
+            (packed,) = await self._store.load([(held.hold, missing)])
+            states.update(zip(missing, map(unpack_states, packed), strict=True))
+            self._holdings.cached(len(missing))
+        return states
+
     async def evaluate(self, part: Work) -> None:
-        evaluation = Evaluation(part.partition.organization, part.index, part.states)
-        part.outcome = await evaluate_in_slices(evaluation, part.blocks, self._pace)
+        evaluation = Evaluation(
+            part.partition.organization,
+            part.index,
+            part.states,
+            part.held.silences,
+            presence=self.presence,
+            position=part.held.position,
+        )
+        part.outcome = await evaluate_in_slices(evaluation, part.pieces, self._pace)
         for transition in part.outcome.transitions:
             part.encoded.append(encode_transition(transition))
             await self._pace.done(1)
@@ -122,6 +138,27 @@ class Workbench:
                 report(self._metrics, part.partition.organization.id, part.last.sequence, part.outcome)
         return verdicts
 
+    async def commit_alone(
+        self, partition: Partition, held: Held, outcome: Outcome, publisher: TransitionPublisher
+    ) -> None:
+        """What came of no block: the position stays. Nothing else may be under way with the partition.
+
+        Raises:
+            Fenced: somebody else has acquired it.
+            Unavailable: a server is away; it may be committed.
+        """
+        if not outcome.states and not outcome.transitions:
+            return
+        encoded = [encode_transition(transition) for transition in outcome.transitions]
+        commit = Commit(held.hold, held.position, held.position, outcome.states, encoded)
+        failure = (await self._store.commit([commit]))[0]
+        if failure is not None:
+            raise failure
+        report(self._metrics, partition.organization.id, held.position, outcome)
+        if encoded:
+            await publisher.publish(encoded, wait=True)
+            await self._store.clear_outbox([held.hold])
+
     async def keep_counts(self) -> None:
         """At once, since the process may end soon; what can't be kept now is kept later."""
         try:
@@ -129,11 +166,13 @@ class Workbench:
         except Unavailable as error:
             log.debug("counters.waiting", detail=error.detail)
 
-    def _decode(self, partition: Partition, delivery: Delivery) -> DecodedBlock | None:
+    def _decode(self, partition: Partition, delivery: Delivery) -> Piece | None:
         headers = BlockHeaders.decode(delivery.headers)
         try:
+            if CONTROL in delivery.headers:
+                return DecodedControl(delivery.sequence, delivery.stored_at, decode_control(delivery.data))
             readings = decode_block(delivery.data)
-        except UnreadableBlock as error:
+        except (UnreadableBlock, UnreadableControl) as error:
             # Persistence writes the letter: a block is accepted once, so it is dead-lettered once.
             self.count_unused(partition, headers.count if headers else 0)
             log.warning(
@@ -143,11 +182,5 @@ class Workbench:
                 detail=str(error),
             )
             return None
-        return DecodedBlock(delivery.sequence, headers.arrived_at if headers else delivery.stored_at, readings)
-
-    async def _index(self, epoch: int) -> RuleIndex:
-        rules = await self._directory.rules(epoch)
-        index = self._indexes.get(epoch)
-        if index is None or index.rules is not rules:
-            index = self._indexes[epoch] = RuleIndex(rules)
-        return index
+        arrived_at = headers.arrived_at if headers else delivery.stored_at
+        return DecodedBlock(delivery.sequence, arrived_at, readings, delivery.stored_at)

@@ -17,6 +17,7 @@ from iotplatform.roles.ingest.intake import Intake
 from iotplatform.roles.ingest.lane import LaneLimits
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.live_messages import LiveMessages
+from iotplatform.roles.ingest.presence import IngestionPresence
 from iotplatform.roles.ingest.routes import IngestEndpoint
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
@@ -37,9 +38,15 @@ class IngestRole:
     name = "ingest"
 
     def __init__(
-        self, parts: DoorParts, verifier: Verifier, membership: Membership, callout: Callout | None = None
+        self,
+        parts: DoorParts,
+        verifier: Verifier,
+        membership: Membership,
+        presence: IngestionPresence,
+        callout: Callout | None = None,
     ) -> None:
         self._membership = membership
+        self._presence = presence
         self._callout_connection = callout.connection if callout else None
         self._callout = (
             AuthCallout(callout.keys, callout.connection, Entrance(verifier.verify, is_open=callout.is_open).decide)
@@ -64,6 +71,7 @@ class IngestRole:
         self._tasks.start(self._lanes.wait(), "lanes")
         self._tasks.start(self.admission.wait(), "limits")
         self._tasks.start(self._live.wait(), "live")
+        self._tasks.start(self._presence.run(), "presence")
         # The door for HTTP needs no other process of the role: it does not wait for a PostgreSQL that is away.
         self._tasks.start(self._share(), "intake")
         if self._callout is not None and self._callout_connection is not None:

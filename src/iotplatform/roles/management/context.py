@@ -14,6 +14,7 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check
+from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.domain.identifiers import identifier_fault
@@ -22,6 +23,7 @@ from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.errors import Rejected
+from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.entrance import Entrance
 
 
@@ -42,6 +44,8 @@ class ManagementContext(msgspec.Struct, frozen=True):
     dead_letters: DeadLetters
     controls: Controls
     replayer: Replayer
+    analysis: AnalysisView
+    backtests: Backtests
     default_rule: Callable[[str], Rule]
     delete_organization: Callable[[Organization, Check], Awaitable[bool]]
     delete_device: Callable[[Organization, str, Check], Awaitable[bool]]

@@ -59,6 +59,8 @@ from iotplatform.roles.management.pack_applications import (
     read_application,
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
+from iotplatform.roles.management.rule_backtests import backtest_rule, backtest_unsaved_rule
+from iotplatform.roles.management.rule_explanations import explain_rule
 from iotplatform.roles.management.rule_packs import (
     create_pack,
     delete_pack,
@@ -145,6 +147,9 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         disable_rule,
         list_rule_versions,
         read_rule_version,
+        backtest_rule,
+        backtest_unsaved_rule,
+        explain_rule,
         list_packs,
         create_pack,
         read_pack,

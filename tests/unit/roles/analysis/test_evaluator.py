@@ -9,22 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, alarm_id
+from iotplatform.domain.alarm import AlarmCleared, AlarmRaised, alarm_id, transition_id
+from iotplatform.domain.conditions import NoData
+from iotplatform.domain.control import ClearAlarm, ForgetDevice
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.presence import ALWAYS, Presence
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.rule import Rule, Threshold
-from iotplatform.roles.analysis.evaluator import (
-    DecodedBlock,
-    Evaluation,
-    evaluate_blocks,
-    evaluate_in_slices,
-    series_key,
-    unpack_states,
-    wanted_series,
-)
+from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, wanted_series
+from iotplatform.roles.analysis.evaluator import Evaluation, evaluate_blocks, evaluate_in_slices
 from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.roles.analysis.silences import Silences
+from iotplatform.roles.analysis.states import series_key, unpack_states
 from iotplatform.runtime.pace import Pace
 
+S = 1_000_000
 ORGANIZATION = Organization("orgA", 7, "A Corp", 1, 0)
 
 
@@ -40,14 +39,29 @@ def block(position, *values, device="m", sensor="temp1", first_at=0):
 class Partition:
     """States between calls live where Redis would have them: packed."""
 
-    def __init__(self, *rules):
+    def __init__(self, *rules, presence=ALWAYS):
         self.stored = {}
+        self.silences = Silences()
+        self.position = 0
+        self.presence = presence
         self.index = RuleIndex(list(rules))
 
     def feed(self, *blocks):
         wanted = wanted_series(blocks, self.index)
+        if any(isinstance(piece, DecodedControl) and isinstance(piece.control, ForgetDevice) for piece in blocks):
+            wanted |= self.stored.keys()
+        wanted |= {
+            key
+            for key, _ in self.silences.due(
+                max([piece.stored_at for piece in blocks if isinstance(piece, DecodedBlock)], default=0)
+            )
+        }
         states = {key: unpack_states(self.stored.get(key)) for key in wanted}
-        outcome = evaluate_blocks(ORGANIZATION, blocks, self.index, states)
+        evaluation = Evaluation(
+            ORGANIZATION, self.index, states, self.silences, presence=self.presence, position=self.position
+        )
+        outcome = evaluate_blocks(evaluation, blocks)
+        self.position = blocks[-1].position if blocks else self.position
         for key, packed in outcome.states.items():
             if packed:
                 self.stored[key] = packed
@@ -224,7 +238,7 @@ async def test_in_slices_the_outcome_is_the_same(some_rules, contents, steps):
     blocks = [DecodedBlock(position, position, content) for position, content in enumerate(contents, 1)]
     index = RuleIndex(some_rules)
     states = [{key: {} for key in wanted_series(blocks, index)} for _ in range(2)]
-    whole = evaluate_blocks(ORGANIZATION, blocks, index, states[0])
+    whole = evaluate_blocks(Evaluation(ORGANIZATION, index, states[0]), blocks)
     assert await evaluate_in_slices(Evaluation(ORGANIZATION, index, states[1]), blocks, Pace(steps)) == whole
     assert states[0] == states[1]
 
@@ -261,5 +275,134 @@ def test_the_packed_form_is_for_ever():
     partition = Partition(rule(raise_after=2))
     partition.feed(block(1, 90.0))
     packed = partition.stored[series_key("m", "temp1")]
-    assert msgspec.msgpack.decode(packed) == {"default": [1, 0, None, [[0, 90.0]]]}
+    mark = rule().mark
+    assert msgspec.msgpack.decode(packed) == {"default": [1, 0, None, [[0, 90.0]], mark, None, [], 0]}
     assert series_key("m", "temp1") == b"m\x00temp1"
+
+
+def raised_and_cleared(outcome):
+    return [(type(found).__name__[5:].lower(), found.device_id, found.position) for found in outcome.transitions]
+
+
+def test_a_rule_with_another_mark_clears_at_the_next_reading_and_counts_from_the_beginning():
+    """When a reading comes before the upkeep."""
+    partition = Partition(rule(raise_after=2))
+    (raised,) = partition.feed(block(1, 90.0, 90.0)).transitions
+    partition.index = RuleIndex([rule(raise_after=2, threshold=85.0)])
+    (cleared,) = partition.feed(block(2, 90.0)).transitions
+    assert (cleared.alarm_id, cleared.reason, cleared.value) == (raised.alarm_id, "rule_changed", None)
+    assert raised_and_cleared(partition.feed(block(3, 90.0))) == [("raised", "m", 3)]
+
+
+def test_a_hand_clears_only_the_alarm_that_it_means():
+    partition = Partition(rule(raise_after=1))
+    (raised,) = partition.feed(block(1, 90.0)).transitions
+    for alarm, expected in (
+        (raised.alarm_id[::-1], []),
+        (raised.alarm_id, [("cleared", "m", 3)]),
+        (raised.alarm_id, []),
+    ):
+        hand = DecodedControl(3, 0, ClearAlarm(alarm, "default", "m", "temp1", "ann", 77))
+        assert raised_and_cleared(partition.feed(hand)) == expected
+    # Of a series that nobody has heard of, too.
+    stranger = ClearAlarm("x", "default", "stranger", "temp1", "ann", 77)
+    assert raised_and_cleared(partition.feed(DecodedControl(4, 0, stranger))) == []
+
+
+def test_a_device_is_forgotten_with_all_its_series_and_no_other():
+    partition = Partition(rule(raise_after=1), rule("slow", raise_after=5))
+    partition.feed(block(1, 90.0, sensor="temp2"), block(2, 90.0), block(3, 90.0, device="m2"))
+    outcome = partition.feed(DecodedControl(4, 0, ForgetDevice("m", "ann", 77)))
+    assert {(found.sensor, found.reason, found.by, found.cleared_at) for found in outcome.transitions} == {
+        ("temp1", "device_deleted", "ann", 77),
+        ("temp2", "device_deleted", "ann", 77),
+    }
+    assert set(partition.stored) == {series_key("m2", "temp1")}
+
+
+def silent(after_s=10.0, **changes):
+    return Rule("silent", "orgA", "Silent", "temp*", NoData(after_s), **changes)
+
+
+def stored(position, at_s, *values, device="m"):
+    readings = [Reading(device, "temp1", value, 0) for value in values]
+    return DecodedBlock(position, 0, readings, at_s * S)
+
+
+def test_silence_is_noticed_by_the_blocks_of_others_and_ends_with_a_reading():
+    partition = Partition(silent())
+    outcome = partition.feed(
+        stored(1, 100, 1.0),
+        stored(2, 105, 1.0, device="n"),
+        stored(3, 109, 1.0, device="n"),
+        stored(4, 110, 1.0, device="n"),
+        stored(5, 130, "text"),
+    )
+    assert raised_and_cleared(outcome) == [
+        ("raised", "m", 3), ("raised", "n", 4), ("cleared", "m", 5),
+    ]  # fmt: skip
+    first, second, _ = outcome.transitions
+    assert (first.first_breach_at, first.raised_at, first.trigger_value) == (100 * S, 110 * S, 10.0)
+    assert second.raised_at == 120 * S
+    assert first.alarm_id == alarm_id("orgA", 7, "silent", "m", "temp1", 3, -1)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["m", "n"]), st.integers(0, 12)), max_size=25), st.integers(1, 3), st.data())
+def test_however_blocks_are_taken_together_silence_is_the_same(arrivals, clear_after, data):
+    at, blocks = 100, []
+    for position, (device, wait) in enumerate(arrivals, 1):
+        at += wait
+        blocks.append(stored(position, at, 1.0, device=device))
+    whole = Partition(silent(clear_after=clear_after)).feed(*blocks).transitions
+    in_parts, found, rest = Partition(silent(clear_after=clear_after)), [], blocks
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        found += in_parts.feed(*rest[:size]).transitions
+        rest = rest[size:]
+    assert found == whole
+
+
+@given(rules, st.lists(st.lists(readings, max_size=8), max_size=8), st.data())
+def test_redelivering_any_suffix_changes_nothing(some_rules, contents, data):
+    """What is stored decides where to go on: what comes again is dropped, or comes to the same under the same ids."""
+    blocks = [DecodedBlock(position, position, content) for position, content in enumerate(contents, 1)]
+    whole = Partition(*some_rules).feed(*blocks).transitions
+    partition, position, told = Partition(*some_rules), 0, {}
+    while position < len(blocks):
+        # Deliveries begin anywhere up to what comes next, as after a reset.
+        start = data.draw(st.integers(0, position))
+        end = data.draw(st.integers(position + 1, len(blocks)))
+        fresh = [block for block in blocks[start:end] if block.position > position]
+        before = dict(partition.stored)
+        outcome = partition.feed(*fresh)
+        if data.draw(st.booleans()):  # it dies before the commit
+            partition.stored = before
+            continue
+        position = fresh[-1].position
+        for transition in outcome.transitions:
+            told[transition_id(transition)] = transition
+    assert list(told.values()) == whole
+
+
+@pytest.mark.parametrize(
+    ("presence", "expected"),
+    [
+        (Presence(0, 200), [("raised", "m", 1)]),
+        (Presence(0, 111), [("raised", "m", 1)]),  # a moment ago it was there
+        (Presence(0, 105), []),  # and what came in between, nobody knows
+        (Presence(101, 200), []),  # it was away, and ten seconds have not passed since
+        (Presence(100, 200), [("raised", "m", 1)]),
+    ],
+)
+def test_silence_counts_only_while_somebody_could_hear(presence, expected):
+    in_microseconds = Presence(presence.since * S, presence.until * S)
+    partition = Partition(silent(), presence=in_microseconds)
+    partition.feed(stored(1, 99, 1.0))
+    assert raised_and_cleared(partition.feed(stored(2, 110, 1.0, device="n"))) == expected
+
+
+def test_a_silence_that_ends_with_the_first_block_after_a_take_over_is_told():
+    partition = Partition(silent())
+    partition.feed(stored(1, 100, 1.0))
+    partition.silences = Silences()
+    assert raised_and_cleared(partition.feed(stored(2, 115, 1.0))) == [("raised", "m", 2), ("cleared", "m", 2)]

@@ -11,9 +11,11 @@ from iotplatform.domain.evaluation import INITIAL, RuleState
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.rule import Rule, Threshold
-from iotplatform.roles.analysis.evaluator import DecodedBlock, Evaluation, series_key
+from iotplatform.roles.analysis.blocks import DecodedBlock
+from iotplatform.roles.analysis.evaluator import Evaluation
 from iotplatform.roles.analysis.restoration import Restoration
 from iotplatform.roles.analysis.rule_index import RuleIndex
+from iotplatform.roles.analysis.states import series_key
 
 ORGANIZATION = Organization("orgA", 7, "A Corp", 1, 0)
 KEY = series_key("m", "temp")
@@ -170,7 +172,7 @@ def test_an_alarm_of_which_nothing_is_kept_is_active_with_its_id():
     run.feed(block(1, 90.0))
     (episode,) = run.episodes()
     assert restored(run, [], 500, 700) == {
-        KEY: {"default": RuleState(alarm_id=episode.alarm_id, evidence=((1, 90.0),))}
+        KEY: {"default": RuleState(alarm_id=episode.alarm_id, evidence=((1, 90.0),), mark=rule().mark)}
     }
 
 

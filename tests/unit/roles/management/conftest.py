@@ -31,11 +31,13 @@ from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS
 from iotplatform.domain.control import Control
 from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
+from iotplatform.domain.evaluation import RuleState
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
+from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.routes import routes
@@ -67,6 +69,19 @@ class Latest:
         if self.known is None:
             return None
         return [entry for entry in self.known if not device_ids or entry[0] in device_ids]
+
+
+class Analysis:
+    """`known`: by sensor, what analysis remembers; the same for every device."""
+
+    def __init__(self) -> None:
+        self.position: int | None = 1_000
+        self.known: dict[str, dict[str, RuleState]] = {}
+
+    async def states(
+        self, epoch: int, partition: int, device_id: str, sensors: list[str]
+    ) -> tuple[int | None, list[dict[str, RuleState]]]:
+        return self.position, [self.known.get(sensor, {}) for sensor in sensors]
 
 
 class DeadLetters:
@@ -104,6 +119,7 @@ class Stubs:
         self.controls = Controls()
         self.streams = Streams()
         self.latest = Latest()
+        self.analysis = Analysis()
         self.dead_letters = DeadLetters()
         self.replayer = Replayer()
 
@@ -152,6 +168,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
     parts: dict[str, Any] = {
         "streams": stubs.streams,
         "latest": stubs.latest,
+        "analysis": stubs.analysis,
         "ledger": stubs.ledger,
         "controls": stubs.controls,
         "dead_letters": stubs.dead_letters,
@@ -167,6 +184,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
             PasswordHasher(argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)),
             Guesses(),
         ),
+        backtests=Backtests(database.url),
         default_rule=default_rule,
         delete_organization=delete_organization,
         delete_device=delete_device,

@@ -198,6 +198,7 @@ NOT_AUDITED = {
     "audit": "",
     "changes": "",
     "alarm_events": "what was done to alarms, by whom: an audit of its own",
+    "ingestion": "",
     "checkpoints": "",
     "deliveries": "made by notification",
     "device_removals": "the work left by a deletion that has its entry",

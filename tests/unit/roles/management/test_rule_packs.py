@@ -221,6 +221,33 @@ async def test_an_id_that_is_taken(client: httpx.AsyncClient, org: str, pack: st
     assert (await rules_of(client, org, pack)).keys() == {"hot", "third"}
 
 
+async def test_a_quota_of_rules_holds_for_packs_too(
+    client: httpx.AsyncClient, org: str, pack: str, role: ManagementRole
+) -> None:
+    assert (await client.put(f"/organizations/{org}/limits", json={"rules": 3})).status_code == 200
+    assert (await client.put(f"{pack}/organizations/{org}")).status_code == 201
+    await client.put(pack, json={"name": "Cold chain", "rules": [HOT, WET, {**HOT, "id": "third"}]})
+    await role.changed([Change("rule_pack", None, "")])
+
+    async def failed() -> Any:
+        found = (await client.get(f"{pack}/organizations/{org}")).json()
+        return found if found["state"] == "failed" else None
+
+    found = await eventually(failed)
+    assert (found["version"], "3" in found["fault"]) == (1, True)
+    assert (await rules_of(client, org, pack)).keys() == {"hot", "wet"}
+    assert (await client.put(f"{pack}/organizations/{org}")).status_code == 429
+    # The next version fits again.
+    await client.put(pack, json={"name": "Cold chain", "rules": [{**HOT, "id": "third"}]})
+    await role.changed([Change("rule_pack", None, "")])
+
+    async def applied() -> bool:
+        return (await client.get(f"{pack}/organizations/{org}")).json()["state"] == "applied"
+
+    await eventually(applied)
+    assert (await rules_of(client, org, pack)).keys() == {"third"}
+
+
 async def test_a_deleted_organization_has_none(client: httpx.AsyncClient, org: str, pack: str) -> None:
     await client.put(f"{pack}/organizations/{org}")
     assert (await client.delete(f"/organizations/{org}?confirm={org}")).status_code == 204

@@ -16,7 +16,7 @@ from iotplatform.adapters.postgres.models.people import (
     UserRoleRow,
     UserRow,
 )
-from iotplatform.adapters.postgres.models.processes import ChangeRow, MemberRow
+from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
@@ -41,6 +41,7 @@ __all__ = [
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "IngestionRow",
     "LaneRow",
     "LimitsRow",
     "MaintenanceWindowRow",

@@ -21,6 +21,16 @@ class MemberRow(Model):
     seen_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
+class IngestionRow(Model):
+    """A process of ingestion: since when without interruption, and until when it could store what arrives."""
+
+    __tablename__ = "ingestion"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    until: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
 class ChangeRow(Model):
     """What triggers have seen change; `txid` lets a reader find the rows of a transaction that committed late."""
 
