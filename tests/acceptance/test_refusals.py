@@ -138,7 +138,8 @@ async def test_one_organization_a_request(organization: str, ingest: httpx.Async
     ("headers", "status"),
     [
         pytest.param({"Content-Type": "text/csv"}, 415, id="type"),
-        pytest.param({"Content-Encoding": "gzip"}, 415, id="encoding"),
+        pytest.param({"Content-Encoding": "br"}, 415, id="encoding"),
+        pytest.param({"Content-Encoding": "gzip"}, 400, id="no gzip"),
         pytest.param({"Accept": "text/html"}, 406, id="accept"),
         pytest.param({"Idempotency-Key": "x" * 65}, 422, id="long idempotency key"),
         pytest.param({"Host": "evil.example"}, 421, id="host"),

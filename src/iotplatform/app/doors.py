@@ -16,6 +16,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.admission import Admission
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.presence import IngestionPresence
+from iotplatform.roles.ingest.registry import Registry
 from iotplatform.roles.ingest.role import Callout, IngestRole
 
 
@@ -27,6 +28,8 @@ def ingest_role(
     limit_books: LimitBooks,
     verifier: Verifier,
 ) -> IngestRole:
+    registry = Registry(resources.database, registers_unknown=settings.auth.mode != "required")
+    resources.changes.register(registry.apply)
     parts = DoorParts(
         connection=resources.connection,
         publisher=resources.publisher,
@@ -35,6 +38,7 @@ def ingest_role(
         dead_letters=DeadLetters(resources.connection, resources.publisher),
         counters=resources.counters,
         metrics=metrics,
+        registry=registry,
     )
     membership = membership_of("ingest", resources, data)
     presence = IngestionPresence(resources.connection, IngestionRoll(resources.database))

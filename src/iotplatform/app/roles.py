@@ -151,7 +151,7 @@ async def assemble(
         made.roles.append(ingest)
         made.readers.append(ingest.intake.readers)
         made.shares.append(ingest.intake.organizations)
-        app = ingest_app(ingest.endpoint, hosts, addresses=not is_loopback(settings.ingest.host))
+        app = ingest_app(ingest.endpoints, hosts, addresses=not is_loopback(settings.ingest.host))
         made.apps["ingest"] = app
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Reason = Literal["undecodable", "unstorable", "unevaluable", "intake_full"]
+Reason = Literal["undecodable", "invalid", "unstorable", "unevaluable", "intake_full"]
 Encoding = Literal["json", "base64"]
 
 

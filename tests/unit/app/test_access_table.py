@@ -12,7 +12,7 @@ from litestar import Litestar, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
-from iotplatform.app.http.openapi import INGEST_PATHS
+from iotplatform.app.http.ingest_openapi import INGEST_PATHS
 from iotplatform.roles.management.access import ADMINISTER, PUBLIC, READ, access_of, check_declared
 from iotplatform.roles.management.routes import routes
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-Source = Literal["http", "mqtt", "control"]
+# Readings from `store` are stored and raise nothing.
+Source = Literal["http", "mqtt", "control", "store"]
+STORE_ONLY: Final[Source] = "store"
 
 NOTIFICATIONS: Final = "NOTIFICATIONS"
 DEADLETTER: Final = "DEADLETTER"
@@ -25,6 +27,11 @@ def organization_subjects(organization_id: str) -> str:
 
 def readings_subject(organization_id: str, epoch: int, partition: int, source: Source) -> str:
     return f"readings.{organization_id}.{epoch}.{partition}.{source}"
+
+
+def is_store_only(subject: str) -> bool:
+    """Whether the block of this subject is for history alone: no rule looks at it."""
+    return subject.endswith(".store")
 
 
 def partition_subjects(organization_id: str, epoch: int, partition: int) -> str:

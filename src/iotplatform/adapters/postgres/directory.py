@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -20,6 +20,8 @@ from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.misses import MISS_KEPT_S, Misses
 from iotplatform.domain.channel import Channel
 from iotplatform.domain.identifiers import identifier_fault
+from iotplatform.domain.mappings.extraction import Extraction
+from iotplatform.domain.mappings.mapping import Mapping
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.domain.timestamps import to_microseconds
@@ -28,9 +30,11 @@ _ORGANIZATIONS: Final = "SELECT id, epoch, name, partitions, created_at FROM org
 _RULES: Final = "SELECT definition FROM rules WHERE epoch = $1 ORDER BY id"
 _TAGS: Final = "SELECT id, tags FROM devices WHERE epoch = $1 AND cardinality(tags) > 0"
 _CHANNELS: Final = "SELECT id, name, type, enabled, severities, config FROM channels WHERE epoch = $1 ORDER BY id"
+_MAPPINGS: Final = "SELECT definition FROM mappings WHERE epoch = $1 ORDER BY id"
 _KEYS: Final = "SELECT kid, public_pem FROM signing_keys"
 
 _rule_decoder = msgspec.json.Decoder(Rule)
+_mapping_decoder = msgspec.json.Decoder(Mapping)
 
 
 class Directory:
@@ -43,6 +47,13 @@ class Directory:
         self._tags: dict[int, dict[str, frozenset[str]]] = {}
         self._last_tags: dict[int, dict[str, frozenset[str]]] = {}
         self._channels: dict[int, list[Channel]] = {}
+        self._mappings: dict[int, Extraction] = {}
+        self._of_organizations: dict[str, dict[int, Any]] = {
+            "rule": self._rules,
+            "device": self._tags,
+            "channel": self._channels,
+            "mapping": self._mappings,
+        }
         self._keys: dict[str, str] = {}
         self._keys_again_at = 0.0
         self._callbacks: list[Callable[[], None]] = []
@@ -124,6 +135,19 @@ class Directory:
             self._channels[epoch] = found
         return found
 
+    async def mappings(self, epoch: int) -> Extraction:
+        """What the messages of gateways say, by the organization's mappings."""
+        known = self._mappings.get(epoch)
+        if known is not None:
+            return known
+        generation = self._generation
+        with translated():
+            rows = await self._pool.fetch(_MAPPINGS, epoch)
+        found = Extraction([_mapping_decoder.decode(row["definition"]) for row in rows])
+        if generation == self._generation:
+            self._mappings[epoch] = found
+        return found
+
     async def token_is_live(self, token_id: str) -> bool:
         """Whether the token is neither revoked nor gone with its device; its expiry is the verifier's affair."""
         return await self.credentials.device_token(token_id) is not None
@@ -162,12 +186,8 @@ class Directory:
             match change.kind:
                 case "organization":
                     organizations.add(change.key)
-                case "rule" if change.epoch is not None:
-                    self._rules.pop(change.epoch, None)
-                case "device" if change.epoch is not None:
-                    self._tags.pop(change.epoch, None)
-                case "channel" if change.epoch is not None:
-                    self._channels.pop(change.epoch, None)
+                case "rule" | "device" | "channel" | "mapping" as kind if change.epoch is not None:
+                    self._of_organizations[kind].pop(change.epoch, None)
                 case "signing_key":
                     self._keys = {}
                     self._keys_again_at = 0.0
@@ -196,6 +216,7 @@ class Directory:
             self._tags.pop(epoch, None)
             self._last_tags.pop(epoch, None)
             self._channels.pop(epoch, None)
+            self._mappings.pop(epoch, None)
         if before != after:
             for callback in self._callbacks:
                 callback()
@@ -206,6 +227,7 @@ class Directory:
         self._tags.clear()
         self._channels.clear()
         self.credentials.forget()
+        self._mappings.clear()
         self._keys = {}
         self._keys_again_at = 0.0
 

@@ -6,31 +6,36 @@ small request costs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from litestar import Litestar, Response, get
 from litestar.types import ControllerRouterHandler, Receive, Scope, Send
 
 from iotplatform.app.http.hosts import HostCheck
-from iotplatform.app.http.openapi import INGEST_PATHS, openapi_config
+from iotplatform.app.http.ingest_openapi import INGEST_PATHS
+from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS, send_problem
 from iotplatform.observability.metrics import render
+from iotplatform.roles.ingest.influx import health, ping
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Checks = Callable[[], Awaitable[dict[str, str]]]
 
 
-def ingest_app(endpoint: Asgi, allowed_hosts: Sequence[str], *, addresses: bool = False) -> HostCheck:
-    """`endpoint` answers `/ingest`, whatever the method; Litestar what else there is."""
+def ingest_app(endpoints: Mapping[str, Asgi], allowed_hosts: Sequence[str], *, addresses: bool = False) -> HostCheck:
+    """`endpoints` answer their paths, whatever the method; Litestar what else there is."""
     rest = Litestar(
+        route_handlers=[ping, health],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config("iotplatform ingestion", INGEST_PATHS),
         logging_config=None,
     )
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] not in {"/ingest", "/ingest/"}:
+        path = scope["path"]
+        endpoint = endpoints.get(path) or endpoints.get(path.removesuffix("/"))
+        if endpoint is None:
             await rest(scope, receive, send)
             return
         try:

@@ -17,8 +17,7 @@ from iotplatform.app.http.problems import problem_response
 from iotplatform.app.http.protocol import NEVER
 from iotplatform.app.http.protocol import Protocol as HttpProtocol
 from iotplatform.errors import PlatformError
-from iotplatform.roles.ingest.receiving import Receiving
-from iotplatform.roles.ingest.routes import MAX_BODY_BYTES, overloaded
+from iotplatform.roles.ingest.receiving import MAX_BODY_BYTES, Receiving, overloaded
 from iotplatform.runtime.clock import now_us
 
 PATH: Final = b"/ingest"

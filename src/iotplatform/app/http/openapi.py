@@ -12,35 +12,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from iotplatform import __version__
 
-_ID: Final = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
-_VALUE: Final = {"type": ["number", "boolean", "string"]}
-_COMMON: Final = {
-    "organization_id": _ID,
-    "device_id": _ID,
-    "timestamp": {
-        "type": ["number", "string"],
-        "description": "an epoch number (its unit told by its size) or RFC 3339; absent: the time of arrival",
-    },
-}
-_READING: Final = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        **_COMMON,
-        "sensor_name": {"type": "string", "minLength": 1, "maxLength": 512},
-        "value": _VALUE,
-    },
-    "required": ["sensor_name", "value"],
-}
-_READINGS_OF_A_DEVICE: Final = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {**_COMMON, "values": {"type": "object", "minProperties": 1, "additionalProperties": _VALUE}},
-    "required": ["values"],
-}
-_ENTRY: Final = {"oneOf": [_READING, _READINGS_OF_A_DEVICE]}
-_BODY: Final = {"anyOf": [_ENTRY, {"type": "array", "minItems": 1, "items": _ENTRY}]}
-_PROBLEM: Final = {
+PROBLEM: Final = {
     "description": "A problem document (RFC 9457)",
     "content": {
         "application/problem+json": {
@@ -66,44 +38,6 @@ _PROBLEM: Final = {
             }
         }
     },
-}
-
-# The hot path is a raw ASGI handler, of which Litestar knows nothing.
-INGEST_PATHS: Final[Mapping[str, Any]] = {
-    "/ingest": {
-        "post": {
-            "summary": "Ingest",
-            "operationId": "Ingest",
-            # Who may call it, as management's routes declare it (roles/management/access.py).
-            "x-needs": "ingest",
-            "description": "Answered after the stream has stored every reading.",
-            "parameters": [
-                {
-                    "name": "Idempotency-Key",
-                    "in": "header",
-                    "required": False,
-                    "description": "makes a retry within two minutes harmless: the same key of the same organization "
-                    "is stored once; with another body it is refused (422)",
-                    "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-~]{1,64}$"},
-                }
-            ],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}},
-            "responses": {
-                "202": {
-                    "description": "Accepted: stored durably",
-                    "content": {
-                        "application/json": {
-                            "schema": {
-                                "type": "object",
-                                "properties": {"status": {"const": "accepted"}, "accepted": {"type": "integer"}},
-                            }
-                        }
-                    },
-                },
-                "default": _PROBLEM,
-            },
-        }
-    }
 }
 
 
@@ -143,7 +77,7 @@ def _with_problem(item: dict[str, Any]) -> dict[str, Any]:
     for method, operation in item.items():
         if isinstance(operation, dict) and "responses" in operation:
             kept = {status: answer for status, answer in operation["responses"].items() if status < "400"}
-            described[method] = {**operation, "responses": {**kept, "default": _PROBLEM}}
+            described[method] = {**operation, "responses": {**kept, "default": PROBLEM}}
         else:
             described[method] = operation
     return described

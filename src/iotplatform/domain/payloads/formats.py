@@ -26,18 +26,20 @@ class Format(msgspec.Struct, frozen=True):
     media_types: tuple[str, ...]
     levels: tuple[str, ...]
     read: Callable[[bytes, int, Sender | None], Iterable[Draft]]
+    # Its elements mean the same when they are written as JSON, and alone.
+    is_json_shaped: bool = False
 
 
-JSON: Final = Format("json", ("application/json", "text/json"), ("telemetry", "json"), read_json)
+JSON: Final = Format("json", ("application/json", "text/json"), ("telemetry", "json"), read_json, is_json_shaped=True)
 LINE_PROTOCOL: Final = Format("line protocol", (), ("line",), read_lines)
 
 FORMATS: Final = (
     JSON,
-    Format("ndjson", ("application/x-ndjson", "application/ndjson"), ("ndjson",), read_ndjson),
+    Format("ndjson", ("application/x-ndjson", "application/ndjson"), ("ndjson",), read_ndjson, is_json_shaped=True),
     Format("senml", (), ("senml",), read_senml),
     Format("senml+json", ("application/senml+json",), (), read_senml_json),
     Format("senml+cbor", ("application/senml+cbor",), (), read_senml_cbor),
-    Format("cbor", ("application/cbor",), ("cbor",), read_cbor),
+    Format("cbor", ("application/cbor",), ("cbor",), read_cbor, is_json_shaped=True),
     LINE_PROTOCOL,
 )
 BY_MEDIA_TYPE: Final = {media_type: known for known in FORMATS for media_type in known.media_types}

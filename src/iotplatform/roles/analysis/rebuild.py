@@ -17,6 +17,7 @@ from iotplatform.adapters.nats.headers import CONTROL
 from iotplatform.adapters.nats.kept_stream import KeptStream
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.nats.reader import Delivery
+from iotplatform.adapters.nats.subjects import is_store_only
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
 from iotplatform.adapters.redis.analysis import AnalysisStore, Hold
@@ -130,6 +131,8 @@ class Rebuilder:
 
 
 async def _replay(restoration: Restoration, delivery: Delivery, pace: Pace) -> None:
+    if is_store_only(delivery.subject):
+        return
     try:
         if CONTROL in delivery.headers:
             restoration.obey(DecodedControl(delivery.sequence, 0, decode_control(delivery.data)))

@@ -10,6 +10,7 @@ import structlog
 from iotplatform.adapters.nats.headers import CONTROL, BlockHeaders
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.nats.reader import Delivery, Reader
+from iotplatform.adapters.nats.subjects import is_store_only
 from iotplatform.adapters.redis.analysis import AnalysisStore, Commit
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.alarm import encode_transition
@@ -167,6 +168,8 @@ class Workbench:
             log.debug("counters.waiting", detail=error.detail)
 
     def _decode(self, partition: Partition, delivery: Delivery) -> Piece | None:
+        if is_store_only(delivery.subject):
+            return None
         headers = BlockHeaders.decode(delivery.headers)
         try:
             if CONTROL in delivery.headers:

@@ -1,4 +1,4 @@
-"""What every door for devices of MQTT and NATS needs."""
+"""What every door for devices needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from iotplatform.adapters.redis.counters import Counters
 from iotplatform.domain.organization import Organization
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.admission import Admission
+from iotplatform.roles.ingest.registry import Registry
 
 
 class DoorParts(msgspec.Struct, frozen=True):
-    """What the doors for devices of MQTT and NATS stand on."""
+    """What the doors for devices stand on."""
 
     connection: Connection
     publisher: Publisher
@@ -24,6 +25,7 @@ class DoorParts(msgspec.Struct, frozen=True):
     dead_letters: DeadLetters
     counters: Counters
     metrics: Metrics
+    registry: Registry
 
     def refuse(self, organization: Organization, reason: str, count: int = 1) -> None:
         """Count what was not let in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -11,14 +12,17 @@ from iotplatform.adapters.nats.callout_keys import CalloutKeys
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.device_messages import DeviceMessages
 from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.roles.ingest.acceptance import Acceptance
+from iotplatform.roles.ingest.asides import Asides
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.entrance import Entrance
+from iotplatform.roles.ingest.influx import WriteEndpoint
 from iotplatform.roles.ingest.intake import Intake
 from iotplatform.roles.ingest.lane import LaneLimits
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.live_messages import LiveMessages
 from iotplatform.roles.ingest.presence import IngestionPresence
-from iotplatform.roles.ingest.routes import IngestEndpoint
+from iotplatform.roles.ingest.routes import Handler, IngestEndpoint
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
@@ -56,9 +60,13 @@ class IngestRole:
         self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits())
         # For every door: what is not admitted goes into no lane.
         self.admission = parts.admission
-        self.endpoint = IngestEndpoint(
-            self._lanes, parts.admission, parts.directory, verifier, parts.counters, parts.metrics
+        self._registry = parts.registry
+        acceptance = Acceptance(
+            self._lanes, parts.admission, parts.directory, parts.counters, Asides(parts.dead_letters), parts.registry
         )
+        self.endpoint = IngestEndpoint(acceptance, verifier, parts.metrics)
+        write = WriteEndpoint(acceptance, verifier, self.endpoint.receiving, parts.metrics)
+        self.endpoints: Mapping[str, Handler] = {"/ingest": self.endpoint, "/api/v2/write": write}
         self.intake = Intake(parts, membership)
         self._messages = DeviceMessages(parts.connection)
         self._live = LiveMessages(self._lanes, parts)
@@ -70,6 +78,7 @@ class IngestRole:
         await self._messages.on_live(self._live.take)
         self._tasks.start(self._lanes.wait(), "lanes")
         self._tasks.start(self.admission.wait(), "limits")
+        self._tasks.start(self._registry.run(), "registry")
         self._tasks.start(self._live.wait(), "live")
         self._tasks.start(self._presence.run(), "presence")
         # The door for HTTP needs no other process of the role: it does not wait for a PostgreSQL that is away.

@@ -6,48 +6,48 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.types import Receive, Scope, Send
 
-from iotplatform.adapters.postgres.directory import Directory
-from iotplatform.adapters.redis.counters import Counters
 from iotplatform.adapters.tokens.verifier import Verifier
-from iotplatform.errors import PlatformError, Rejected, Unavailable
+from iotplatform.domain.payloads.admission import Decoded, Sender
+from iotplatform.domain.payloads.formats import JSON, Format, decode
+from iotplatform.errors import Fault, PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.roles.ingest.admission import WAIT, Admission
-from iotplatform.roles.ingest.idempotency import IdempotencyKey
-from iotplatform.roles.ingest.lanes import Lanes
-from iotplatform.roles.ingest.payload import Sender, blame, decode, decode_plainly
-from iotplatform.roles.ingest.receiving import Receiving
+from iotplatform.roles.ingest.acceptance import Acceptance, Wish
+from iotplatform.roles.ingest.admission import WAIT
+from iotplatform.roles.ingest.credentials import sender_of
+from iotplatform.roles.ingest.payload import blame, decode_plainly
+from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
+from iotplatform.roles.ingest.wishes import LENIENT, Query, format_of, is_lenient, key_of
 from iotplatform.runtime.clock import now_us
 
-MAX_BODY_BYTES: Final = 1 << 20
 MAX_RECEIVING_BYTES: Final = 128 << 20
-_TOO_LARGE: Final = f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer readings in a request"
-_JSON: Final = frozenset({b"application/json", b"text/json"})
 _ACCEPTED: Final = (b"*/*", b"application/json", b"application/*", b"application/problem+json")
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Answer = Callable[[int, PlatformError | None], None]
 
 
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`errors` says what was set aside, for a sender that wished it so."""
+
+    status: str
+    accepted: int
+    errors: tuple[Fault, ...] | None = None
+
+
 class IngestEndpoint:
     """Answers 202 once the stream has stored every reading of the request."""
 
-    def __init__(
-        self,
-        lanes: Lanes,
-        admission: Admission,
-        directory: Directory,
-        verifier: Verifier,
-        counters: Counters,
-        metrics: Metrics,
-    ) -> None:
-        self._lanes = lanes
-        self._admission = admission
-        self._directory = directory
+    def __init__(self, acceptance: Acceptance, verifier: Verifier, metrics: Metrics) -> None:
+        self._acceptance = acceptance
+        self._lanes = acceptance.lanes
+        self._admission = acceptance.admission
+        self._directory = acceptance.directory
+        self._registry = acceptance.registry
         self._verifier = verifier
-        self._counters = counters
         self._metrics = metrics
         self.receiving = Receiving(MAX_RECEIVING_BYTES)
 
@@ -67,10 +67,11 @@ class IngestEndpoint:
         def stored(error: PlatformError | None) -> None:
             if error is None:
                 self._metrics.ingest_request.record(time.perf_counter() - started)
+                self._registry.see(organization.epoch, admitted.readings)
             else:
-                self._metrics.readings_refused.add(1, _reason(error))
+                self._metrics.readings_refused.add(1, reason_of(error))
                 if not (isinstance(error, Unavailable) and error.outcome_unknown):
-                    self._counters.add(organization.epoch, "refused", count)
+                    self._acceptance.counters.add(organization.epoch, "refused", count)
             answer(count, error)
 
         if self._admission.limited:
@@ -95,94 +96,66 @@ class IngestEndpoint:
         started = time.perf_counter()
         arrived_at = now_us()
         try:
-            count = await self._accept(scope, receive, arrived_at)
+            result = await self._accept(scope, receive, arrived_at)
         except PlatformError as error:
-            self._metrics.readings_refused.add(1, _reason(error))
+            self._metrics.readings_refused.add(1, reason_of(error))
             raise
         except HTTPException as error:
             self._metrics.readings_refused.add(1, f"http_{error.status_code}")
             raise
-        body = b'{"status":"accepted","accepted":%d}' % count
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 202,
-                "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
-            }
-        )
+        body = msgspec.json.encode(result)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if result.errors is not None:
+            headers.append((b"preference-applied", LENIENT.encode()))
+        await send({"type": "http.response.start", "status": 202, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
         self._metrics.ingest_request.record(time.perf_counter() - started)
 
-    async def _accept(self, scope: Scope, receive: Receive, arrived_at: int) -> int:
+    async def _accept(self, scope: Scope, receive: Receive, arrived_at: int) -> Result:
         if scope["method"] != "POST":  # type: ignore[typeddict-item]
             raise MethodNotAllowedException(headers={"Allow": "POST"})
         headers = dict(scope["headers"])
         _check_accept(headers.get(b"accept", b""))
-        sender = await self._sender(headers.get(b"authorization", b""))
-        _check_declared_length(headers.get(b"content-length", b""))
-        _check_media_type(headers)
-        body = await self._read_body(receive)
+        sender = await sender_of(self._verifier, headers.get(b"authorization", b""))
+        check_declared_length(headers.get(b"content-length", b""))
+        known = format_of(headers.get(b"content-type", b"application/json"))
+        encoding = headers.get(b"content-encoding", b"")
+        body = unpack(await read_body(receive, self.receiving), encoding)
         try:
-            return await self._store(body, sender, arrived_at, headers.get(b"idempotency-key"))
+            return await self._store(body, known, scope["query_string"], headers, sender, arrived_at)
         except PlatformError as error:
-            if not (isinstance(error, Unavailable) and error.outcome_unknown):
-                await self._count_refused(body, sender)
+            named, readings = blame(body) if known is JSON else (None, 1)
+            await self._acceptance.count_refused(sender.organization_id if sender else named, readings, error)
             raise
 
-    async def _read_body(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise Rejected("malformed", "the request ended before its body did")
-                chunk: bytes = message["body"]
-                if not self.receiving.reserve(len(chunk)):
-                    raise overloaded()
-                size += len(chunk)
-                if size > MAX_BODY_BYTES:
-                    raise Rejected("too_large", _TOO_LARGE)
-                chunks.append(chunk)
-                if not message["more_body"]:
-                    return b"".join(chunks) if len(chunks) > 1 else chunk
-        finally:
-            self.receiving.release(size)
+    async def _store(
+        self,
+        body: bytes,
+        known: Format,
+        query_string: bytes,
+        headers: dict[bytes, bytes],
+        sender: Sender | None,
+        arrived_at: int,
+    ) -> Result:
+        decoded = decode_plainly_or_none(body, arrived_at, sender) if known is JSON and not query_string else None
+        query = Query.of(query_string)
+        query.check_sender(sender)
+        if decoded is None:
+            decoded = decode(known, body, arrived_at=arrived_at, sender=sender, defaults=query.defaults)
+        wish = Wish(
+            source="store" if query.is_store_only else "http",
+            is_lenient=is_lenient(headers.get(b"prefer", b"")),
+            as_json=known.is_json_shaped,
+            key=key_of(headers.get(b"idempotency-key"), body, known, query, sender),
+            is_anonymous=sender is None,
+        )
+        errors = await self._acceptance.accept(decoded, arrived_at, wish)
+        return Result("accepted", len(decoded.readings), errors if wish.is_lenient else None)
 
-    async def _store(self, body: bytes, sender: Sender | None, arrived_at: int, given_key: bytes | None) -> int:
-        admitted = decode(body, arrived_at=arrived_at, sender=sender)
-        own_device = (sender.device_id if sender else None) or ""
-        key = None if given_key is None else IdempotencyKey.of(given_key, body, own_device)
-        organization = await self._directory.organization(admitted.organization_id)
-        if organization is None:
-            raise Rejected("not_found", f"there is no organization {admitted.organization_id!r}")
-        if self._admission.limited:
-            await self._admission.take(organization, admitted.readings)
-        await self._lanes.store(organization, "http", admitted.readings, arrived_at, key=key)
-        return len(admitted.readings)
 
-    async def _count_refused(self, body: bytes, sender: Sender | None) -> None:
-        """For the ledger's column of what the door refused, where the organization can be told."""
-        organization_id, readings = blame(body)
-        if sender is not None:
-            organization_id = sender.organization_id
-        if organization_id is None:
-            return
-        try:
-            organization = await self._directory.organization(organization_id)
-        except Unavailable:
-            return
-        if organization is not None:
-            self._counters.add(organization.epoch, "refused", readings)
-
-    async def _sender(self, authorization: bytes) -> Sender | None:
-        if not authorization:
-            return None
-        scheme, _, token = authorization.decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Rejected("unauthenticated", "the Authorization header must be `Bearer <device token>`")
-        claims = await self._verifier.verify(token.strip())
-        return Sender(claims.organization_id, claims.device_id)
+def decode_plainly_or_none(body: bytes, arrived_at: int, sender: Sender | None) -> Decoded | None:
+    admitted = decode_plainly(body, arrived_at=arrived_at, sender=sender)
+    return None if admitted is None else Decoded(admitted.organization_id, admitted.readings)
 
 
 def _check_accept(accept: bytes) -> None:
@@ -190,24 +163,7 @@ def _check_accept(accept: bytes) -> None:
         raise HTTPException(status_code=406, detail="answers are application/json")
 
 
-def _check_declared_length(declared: bytes) -> None:
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise Rejected("too_large", _TOO_LARGE)
-
-
-def _check_media_type(headers: dict[bytes, bytes]) -> None:
-    media_type = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if media_type not in _JSON:
-        raise Rejected("unsupported_media", "the Content-Type must be application/json")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise Rejected("unsupported_media", "compressed bodies are not supported yet: send no Content-Encoding")
-
-
-def overloaded() -> Unavailable:
-    return Unavailable("too many requests are being received; nothing was stored", retry_after_s=1)
-
-
-def _reason(error: PlatformError) -> str:
+def reason_of(error: PlatformError) -> str:
     if isinstance(error, Rejected):
         return error.kind
     return "outcome_unknown" if isinstance(error, Unavailable) and error.outcome_unknown else "unavailable"

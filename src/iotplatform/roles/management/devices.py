@@ -86,7 +86,7 @@ async def create_device_of(
 async def _create(
     context: ManagementContext, organization_id: str, organization: Organization | None, new: NewDevice
 ) -> Response[DeviceMade]:
-    _check_metadata(new.metadata)
+    check_metadata(new.metadata)
     if organization is None:
         raise not_found("organization", organization_id)
     device_id = new.id or str(uuid.uuid4())
@@ -102,7 +102,7 @@ async def _create(
         token_expires_at=credential.expires_at,
     )
     made = DeviceMade(
-        **msgspec.structs.asdict(_answer(row, organization.id)),
+        **msgspec.structs.asdict(device_answer(row, organization.id)),
         token=credential.token,
         token_id=credential.token_id,
         token_expires_at=format_timestamp(to_microseconds(credential.expires_at)),
@@ -127,7 +127,7 @@ async def list_devices(
     found = await devices.page(
         context.database, organization.epoch, limit + 1, after, tags=list(tags), text=text[0] if text else None
     )
-    return page(found, limit, lambda row: _answer(row, organization.id), lambda last: last.id)
+    return page(found, limit, lambda row: device_answer(row, organization.id), lambda last: last.id)
 
 
 @get("/organizations/{org:str}/devices/{device:str}", opt=READ)
@@ -155,7 +155,7 @@ async def put_device(
     if_none_match: IfNoneMatch = None,
 ) -> Response[DeviceMade] | Response[DeviceAnswer]:
     check_path_id(device, data.id)
-    _check_metadata(data.metadata)
+    check_metadata(data.metadata)
     expected = precondition(if_match, if_none_match)
 
     def replace(row: DeviceRow) -> None:
@@ -181,7 +181,7 @@ async def patch_device(
     """A merge patch (RFC 7396)."""
     expected = precondition(if_match)
     # Before anything is merged, because merging goes as deep as the patch does.
-    _check_metadata(data.metadata or {})
+    check_metadata(data.metadata or {})
 
     def apply(row: DeviceRow) -> None:
         expected.check(row.version)
@@ -191,7 +191,7 @@ async def patch_device(
             row.tags = list(dict.fromkeys(data.tags or ()))
         if data.metadata is not msgspec.UNSET:
             metadata = {} if data.metadata is None else merged(row.attributes, data.metadata)
-            _check_metadata(metadata)
+            check_metadata(metadata)
             row.attributes = metadata
 
     organization = await context.organization(org)
@@ -217,15 +217,15 @@ async def delete_device(
 
 def _shown(row: DeviceRow, organization_id: str) -> Response[DeviceAnswer]:
     headers = {"ETag": etag(row.version)}
-    return Response(_answer(row, organization_id), status_code=200, headers=headers)
+    return Response(device_answer(row, organization_id), status_code=200, headers=headers)
 
 
-def _answer(row: DeviceRow, organization_id: str) -> DeviceAnswer:
+def device_answer(row: DeviceRow, organization_id: str) -> DeviceAnswer:
     created_at = format_timestamp(to_microseconds(row.created_at))
     return DeviceAnswer(row.id, organization_id, row.name, row.tags, row.attributes, created_at)
 
 
-def _check_metadata(metadata: dict[str, Any]) -> None:
+def check_metadata(metadata: dict[str, Any]) -> None:
     fault = _metadata_fault(metadata)
     if fault is None and len(msgspec.json.encode(metadata)) > MAX_METADATA_BYTES:
         fault = f"must be at most {MAX_METADATA_BYTES} bytes of JSON"

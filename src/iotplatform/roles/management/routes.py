@@ -33,6 +33,7 @@ from iotplatform.roles.management.channels import (
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.dead_letters import list_dead_letters, replay_dead_letters
 from iotplatform.roles.management.deliveries import list_deliveries
+from iotplatform.roles.management.device_import import import_devices
 from iotplatform.roles.management.devices import (
     create_device,
     create_device_of,
@@ -44,6 +45,15 @@ from iotplatform.roles.management.devices import (
 )
 from iotplatform.roles.management.ledger import read_ledger
 from iotplatform.roles.management.limits import put_device_limits, put_limits, read_device_limits, read_limits
+from iotplatform.roles.management.mappings import (
+    create_mapping,
+    delete_mapping,
+    list_mapping_templates,
+    list_mappings,
+    put_mapping,
+    read_mapping,
+    try_mapping,
+)
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
@@ -57,6 +67,12 @@ from iotplatform.roles.management.pack_applications import (
     detach_pack,
     list_applications,
     read_application,
+)
+from iotplatform.roles.management.provisioning import (
+    create_provisioning_key,
+    list_provisioning_keys,
+    provision_device,
+    revoke_provisioning_key,
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
 from iotplatform.roles.management.rule_backtests import backtest_rule, backtest_unsaved_rule
@@ -80,6 +96,7 @@ from iotplatform.roles.management.rules import (
     read_rule,
     read_rule_version,
 )
+from iotplatform.roles.management.series import list_series
 from iotplatform.roles.management.sessions import change_password, log_in, log_out, read_me, refresh, set_up
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, renew_token, revoke_token
@@ -182,6 +199,19 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         delete_window,
         list_readings,
         list_latest,
+        import_devices,
+        list_provisioning_keys,
+        create_provisioning_key,
+        revoke_provisioning_key,
+        provision_device,
+        list_series,
+        list_mapping_templates,
+        list_mappings,
+        create_mapping,
+        try_mapping,
+        read_mapping,
+        put_mapping,
+        delete_mapping,
         read_ledger,
         list_dead_letters,
         replay_dead_letters,

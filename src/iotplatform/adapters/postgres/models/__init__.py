@@ -17,7 +17,8 @@ from iotplatform.adapters.postgres.models.people import (
     UserRow,
 )
 from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
-from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow
+from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
+from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
     RulePackRow,
@@ -45,11 +46,13 @@ __all__ = [
     "LaneRow",
     "LimitsRow",
     "MaintenanceWindowRow",
+    "MappingRow",
     "MemberRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
     "PositionRow",
+    "ProvisioningKeyRow",
     "QuotaDefaultRow",
     "ReadingRow",
     "RefreshTokenRow",
@@ -60,6 +63,7 @@ __all__ = [
     "RuleRow",
     "RuleVersionRow",
     "SeriesRow",
+    "SeriesUnitRow",
     "SessionRow",
     "SigningKeyRow",
     "UserRoleRow",

@@ -7,7 +7,7 @@ import datetime as dt
 from sqlalchemy import BigInteger, Identity, Integer, SmallInteger, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import Model
+from iotplatform.adapters.postgres.models.schema import Model, epoch_column
 
 
 class SeriesRow(Model):
@@ -32,3 +32,14 @@ class ReadingRow(Model):
     value: Mapped[float | None]
     position: Mapped[int] = mapped_column(BigInteger)
     text: Mapped[str | None]
+
+
+class SeriesUnitRow(Model):
+    """The unit that a device tells of a series; it may be told before the series' first reading is stored."""
+
+    __tablename__ = "series_units"
+
+    epoch: Mapped[int] = epoch_column("series_units", primary_key=True)
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    sensor: Mapped[str] = mapped_column(primary_key=True)
+    unit: Mapped[str]

@@ -1,0 +1,1 @@
+"""What gateways publish below their own topic, mapped to devices and sensors by an organization's own rules."""
