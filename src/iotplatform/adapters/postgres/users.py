@@ -134,6 +134,7 @@ async def change(
             if row is None:
                 return None
             check(row.version)
+            was_one = row.platform_admin and row.disabled_at is None
             for name, value in values.items():
                 setattr(row, name, value)
             row.version += 1
@@ -141,7 +142,8 @@ async def change(
                 await session.execute(delete(UserRoleRow).where(UserRoleRow.user_id == user_id))
                 await _set_roles(session, user_id, roles)
             await session.flush()
-            await _keep_one(session)
+            if was_one:
+                await _keep_one(session)
             return await _user(session, row)
 
 
@@ -166,9 +168,11 @@ async def remove(database: Database, user_id: str) -> bool:
             row = await session.get(UserRow, user_id, with_for_update=True)
             if row is None:
                 return False
+            was_one = row.platform_admin and row.disabled_at is None
             await session.delete(row)
             await session.flush()
-            await _keep_one(session)
+            if was_one:
+                await _keep_one(session)
             return True
 
 
