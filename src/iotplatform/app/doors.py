@@ -8,7 +8,7 @@ from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.redis.leases import TokenLeases
-from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.app.members import membership_of
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import Settings
@@ -18,6 +18,7 @@ from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.presence import IngestionPresence
 from iotplatform.roles.ingest.registry import Registry
 from iotplatform.roles.ingest.role import Callout, IngestRole
+from iotplatform.roles.ingest.senders import Senders
 
 
 def ingest_role(
@@ -26,9 +27,9 @@ def ingest_role(
     data: DataDirectory,
     metrics: Metrics,
     limit_books: LimitBooks,
-    verifier: Verifier,
+    authenticator: Authenticator,
 ) -> IngestRole:
-    registry = Registry(resources.database, registers_unknown=settings.auth.mode != "required")
+    registry = Registry(resources.database, registers_unknown=not settings.auth_required)
     resources.changes.register(registry.apply)
     parts = DoorParts(
         connection=resources.connection,
@@ -42,7 +43,8 @@ def ingest_role(
     )
     membership = membership_of("ingest", resources, data)
     presence = IngestionPresence(resources.connection, IngestionRoll(resources.database))
-    return IngestRole(parts, verifier, membership, presence, _callout(settings, resources, metrics))
+    senders = Senders(authenticator, resources.directory, required=settings.auth_required)
+    return IngestRole(parts, senders, authenticator, membership, presence, _callout(settings, resources, metrics))
 
 
 def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Callout | None:
@@ -52,4 +54,4 @@ def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Call
     # What only follows from a URL may be nothing that its server knows.
     is_guess = settings.nats.url is not None and settings.nats.callout_seed is None
     connection = Connection(url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess)
-    return Callout(keys, connection, is_open=settings.auth.mode != "required")
+    return Callout(keys, connection, is_open=not settings.auth_required)

@@ -14,6 +14,7 @@ from iotplatform.domain.principal import EVERYTHING, NOTHING, ROLES, Permission,
 DEVICE_KEY_PREFIX: Final = "iotd_"
 API_KEY_PREFIX: Final = "iotk_"
 REFRESH_TOKEN_PREFIX: Final = "iotr_"  # noqa: S105
+SETUP_TOKEN_PREFIX: Final = "iots_"  # noqa: S105
 
 
 def secret_hash(secret: str) -> bytes:
@@ -29,6 +30,8 @@ class DeviceCredential(msgspec.Struct, frozen=True):
     organization_id: str
     device_id: str
     expires_at: int
+    # Of the key that signed it; empty for an opaque key.
+    kid: str = ""
 
     @property
     def principal(self) -> Principal:

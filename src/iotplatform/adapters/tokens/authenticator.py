@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+import msgspec
+
 from iotplatform.adapters.tokens.verifier import DeviceClaims, UserClaims, Verifier
 from iotplatform.domain.credentials import (
     API_KEY_PREFIX,
@@ -65,7 +67,7 @@ class Authenticator:
         """The device that presents this: its JWT, or its opaque key.
 
         Raises:
-            Rejected: it isn't valid, or belongs to no device (unauthenticated).
+            Rejected: it isn't valid (unauthenticated), or is a person's (forbidden).
             Unavailable: whether it is valid can't be found out now.
         """
         return (await self.device(credential)).principal
@@ -75,12 +77,17 @@ class Authenticator:
         if not credential.startswith(DEVICE_KEY_PREFIX):
             claims = await self._verifier.read(credential)
             if not isinstance(claims, DeviceClaims):
-                raise _refusal("token is not a device's")
+                raise Rejected("forbidden", "this is the token of a person, and readings come from devices")
             return await self._device_token(claims)
         found = None if len(credential) > MAX_KEY_BYTES else await self._credentials.device_key(secret_hash(credential))
         if found is None or found.expires_at <= self._now():
             raise _refusal("key is not valid: it is unknown, expired or revoked, or its device was deleted")
         return found
+
+    async def device_claims(self, credential: str) -> DeviceClaims:
+        """What `device` knows, in the words of a token, whatever kind of credential it is."""
+        found = await self.device(credential)
+        return DeviceClaims(found.organization_id, found.device_id, found.id, found.expires_at, found.kid)
 
     async def api_key(self, credential: str) -> ApiKey:
         """What is known of an API key.
@@ -99,7 +106,7 @@ class Authenticator:
         # The row and the token were made together; a token that says something else was not made by us.
         if found is None or (found.organization_id, found.device_id) != (claims.organization_id, claims.device_id):
             raise _refusal("token was revoked, or its device was deleted")
-        return found
+        return msgspec.structs.replace(found, kid=claims.kid)
 
     async def _account(self, claims: UserClaims) -> Account:
         found = await self._credentials.account_of(claims.session_id)

@@ -11,7 +11,7 @@ from iotplatform.adapters.nats.callout import AuthCallout
 from iotplatform.adapters.nats.callout_keys import CalloutKeys
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.device_messages import DeviceMessages
-from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.roles.ingest.acceptance import Acceptance
 from iotplatform.roles.ingest.asides import Asides
 from iotplatform.roles.ingest.door_parts import DoorParts
@@ -23,6 +23,7 @@ from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.live_messages import LiveMessages
 from iotplatform.roles.ingest.presence import IngestionPresence
 from iotplatform.roles.ingest.routes import Handler, IngestEndpoint
+from iotplatform.roles.ingest.senders import Senders
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
@@ -44,7 +45,8 @@ class IngestRole:
     def __init__(
         self,
         parts: DoorParts,
-        verifier: Verifier,
+        senders: Senders,
+        authenticator: Authenticator,
         membership: Membership,
         presence: IngestionPresence,
         callout: Callout | None = None,
@@ -52,11 +54,10 @@ class IngestRole:
         self._membership = membership
         self._presence = presence
         self._callout_connection = callout.connection if callout else None
-        self._callout = (
-            AuthCallout(callout.keys, callout.connection, Entrance(verifier.verify, is_open=callout.is_open).decide)
-            if callout
-            else None
-        )
+        self._callout: AuthCallout | None = None
+        if callout is not None:
+            entrance = Entrance(authenticator.device_claims, is_open=callout.is_open)
+            self._callout = AuthCallout(callout.keys, callout.connection, entrance.decide)
         self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits())
         # For every door: what is not admitted goes into no lane.
         self.admission = parts.admission
@@ -64,8 +65,8 @@ class IngestRole:
         acceptance = Acceptance(
             self._lanes, parts.admission, parts.directory, parts.counters, Asides(parts.dead_letters), parts.registry
         )
-        self.endpoint = IngestEndpoint(acceptance, verifier, parts.metrics)
-        write = WriteEndpoint(acceptance, verifier, self.endpoint.receiving, parts.metrics)
+        self.endpoint = IngestEndpoint(acceptance, senders, parts.metrics)
+        write = WriteEndpoint(acceptance, senders, self.endpoint.receiving, parts.metrics)
         self.endpoints: Mapping[str, Handler] = {"/ingest": self.endpoint, "/api/v2/write": write}
         self.intake = Intake(parts, membership)
         self._messages = DeviceMessages(parts.connection)
