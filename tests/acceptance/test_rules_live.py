@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
 import httpx
@@ -27,41 +28,52 @@ READINGS: dict[str, list[Any]] = {
 WITHIN_S = 2.0
 
 
-async def alarms(client: httpx.AsyncClient, org: str, **wanted: str) -> dict[str, dict[str, Any]]:
-    found = (await client.get(f"/organizations/{org}/alarms", params=wanted)).json()["items"]
-    return {alarm["rule_id"]: alarm for alarm in found}
+async def alarms(client: httpx.AsyncClient, org: str, device: str = "m", **wanted: str) -> dict[str, dict[str, Any]]:
+    """A device's, by rule."""
+    answer = await client.get(f"/organizations/{org}/alarms", params={"device_id": device} | wanted)
+    return {alarm["rule_id"]: alarm for alarm in answer.json()["items"]}
 
 
 @pytest.fixture(scope="module")
 async def org(platform: Platform) -> str:
-    async with platform.client() as client:
-        assert (await client.post("/organizations", json={"id": "liverules", "name": "Live"})).status_code == 201
-        for name, rule in RULES.items():
-            body = {"name": name, "sensor": f"{name}*", "severity": "minor"} | rule
-            answer = await client.put(f"/organizations/liverules/rules/{name}", json=body)
-            assert answer.status_code == 201, answer.text
-    return "liverules"
-
-
-async def test_every_condition_raises_where_it_should(platform: Platform, org: str) -> None:
-    readings = [
-        {"device_id": "m", "sensor_name": f"{name}1", "value": value, "timestamp": 1_700_000_000 + 30 * number}
-        for name, values in READINGS.items()
-        for number, value in enumerate(values)
-    ]
+    """With an active alarm of every rule, for two devices."""
+    name = f"live-{uuid.uuid4().hex[:8]}"
     async with platform.client() as client, platform.client("ingest") as ingest:
-        sent = await ingest.post("/ingest", json=[{"organization_id": org, **reading} for reading in readings])
+        assert (await client.post("/organizations", json={"id": name, "name": "Live"})).status_code == 201
+        for rule_id, rule in RULES.items():
+            body = {"name": rule_id, "sensor": f"{rule_id}*", "severity": "minor"} | rule
+            answer = await client.put(f"/organizations/{name}/rules/{rule_id}", json=body)
+            assert answer.status_code == 201, answer.text
+        readings = [
+            {
+                "organization_id": name,
+                "device_id": device,
+                "sensor_name": f"{rule_id}1",
+                "value": value,
+                "timestamp": 1_700_000_000 + 30 * number,
+            }
+            for device in ("m", "n")
+            for rule_id, values in READINGS.items()
+            for number, value in enumerate(values)
+        ]
+        sent = await ingest.post("/ingest", json=readings)
         assert sent.status_code == 202, sent.text
 
         async def all_raised() -> bool:
-            return (await alarms(client, org, state="active")).keys() == RULES.keys()
+            found = [await alarms(client, name, device, state="active") for device in ("m", "n")]
+            return all(one.keys() == RULES.keys() for one in found)
 
         await eventually(all_raised)
+    return name
+
+
+async def test_every_condition_raises_where_it_should(platform: Platform, org: str) -> None:
+    async with platform.client() as client:
         raised = await alarms(client, org)
-        counts = {name: len(alarm["readings"]) for name, alarm in raised.items()}
-        assert counts == {"band": 1, "slope": 2, "often": 3, "door": 3, "silent": 0}
-        assert raised["door"]["first_breach_at"].startswith("2023-11-14T22:13:20")
-        assert raised["silent"]["trigger_value"] == 1.5
+    counts = {name: len(alarm["readings"]) for name, alarm in raised.items()}
+    assert counts == {"band": 1, "slope": 2, "often": 3, "door": 3, "silent": 0}
+    assert raised["door"]["first_breach_at"].startswith("2023-11-14T22:13:20")
+    assert raised["silent"]["trigger_value"] == 1.5
 
 
 @pytest.mark.parametrize(
@@ -75,10 +87,9 @@ async def test_every_condition_raises_where_it_should(platform: Platform, org: s
 async def test_a_change_of_a_rule_clears_its_alarm_within_two_seconds(
     platform: Platform, org: str, name: str, change: dict[str, Any] | None, reason: str
 ) -> None:
-    """After the test above, and without a reading."""
+    """Without a reading."""
     async with platform.client() as client:
         path = f"/organizations/{org}/rules/{name}"
-        assert (await alarms(client, org, state="active"))[name]["clear_reason"] is None
         if change is None:
             assert (await client.delete(path)).status_code == 204
         else:
@@ -104,4 +115,18 @@ async def test_a_hand_clears_one_alarm(platform: Platform, org: str) -> None:
 
         await eventually(cleared)
         assert (await alarms(client, org))["door"]["clear_reason"] == "manual"
-        assert (await alarms(client, org, state="active")).keys() == {"silent"}
+        assert "door" in await alarms(client, org, "n", state="active")
+
+
+async def test_a_deleted_device_leaves_no_alarm_behind(platform: Platform, org: str) -> None:
+    async with platform.client() as client:
+        path = f"/organizations/{org}/devices/n"
+        # It may be registered since it was heard.
+        assert (await client.put(path, json={"name": "N"})).status_code in {200, 201}
+        assert (await client.delete(path)).status_code == 204
+
+        async def cleared() -> bool:
+            return await alarms(client, org, "n", state="active") == {}
+
+        await eventually(cleared)
+        assert (await alarms(client, org, "n"))["silent"]["clear_reason"] == "device_deleted"

@@ -16,6 +16,7 @@ from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.app import device_removal
 from iotplatform.app.device_removal import DeviceRemover
+from iotplatform.domain.control import Control, ForgetDevice
 from iotplatform.domain.organization import Organization
 
 
@@ -33,11 +34,19 @@ class Stand:
 
         async def apply(_: Any) -> None: ...
 
+        async def known(_: str) -> Organization:
+            return organization
+
+        async def publish(_: Organization, control: Control) -> None:
+            self.told.append(control)
+
+        self.told: list[Control] = []
         self.remover = DeviceRemover(
             database,
             SimpleNamespace(last_position=last_position),  # type: ignore[arg-type]
+            SimpleNamespace(publish=publish),  # type: ignore[arg-type]
             latest,
-            SimpleNamespace(apply=apply),  # type: ignore[arg-type]
+            SimpleNamespace(apply=apply, organization=known),  # type: ignore[arg-type]
         )
 
     async def register(self) -> None:
@@ -65,7 +74,7 @@ class Stand:
         self.last = max(self.last, position)
 
     async def delete(self) -> bool:
-        return await self.remover.delete(self.organization, "oven", lambda _: None)
+        return await self.remover.delete(self.organization, "oven", lambda _: None, "ann")
 
     async def left(self, device: str = "oven") -> list[int]:
         rows = await self.pool.fetch(
@@ -166,3 +175,18 @@ async def test_a_successor_begins_behind_the_cut(stand: Stand) -> None:
     assert await stand.left() == []
     await stand.remover.finish()
     assert await stand.pending() == 0
+
+
+async def test_analysis_is_told_at_once_and_again_when_every_process_has_heard(stand: Stand) -> None:
+    assert await stand.delete()
+    assert [(told.device_id, told.by) for told in stand.told if isinstance(told, ForgetDevice)] == [("oven", "ann")]
+    await stand.remover.finish()
+    await stand.remover.finish()
+    assert len(stand.told) == 2
+
+
+async def test_a_successor_is_not_forgotten_with_it(stand: Stand) -> None:
+    assert await stand.delete()
+    await stand.register()
+    await stand.remover.finish()
+    assert len(stand.told) == 1

@@ -13,15 +13,18 @@ from typing import Final
 import structlog
 
 from iotplatform.adapters.nats.api import ApiError
+from iotplatform.adapters.nats.controls import Controls
 from iotplatform.adapters.nats.streams import Streams
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
-from iotplatform.adapters.postgres.device_removals import DeviceRemovals
+from iotplatform.adapters.postgres.device_removals import DeviceRemovals, DueRemoval
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.domain.control import ForgetDevice
 from iotplatform.domain.identifiers import partition_of
 from iotplatform.domain.organization import Organization
 from iotplatform.errors import Unavailable
+from iotplatform.runtime.clock import now_us
 
 log = structlog.get_logger()
 
@@ -31,14 +34,17 @@ LATE_WRITERS_S: Final = 30.0
 
 
 class DeviceRemover:
-    def __init__(self, database: Database, streams: Streams, latest: LatestValues, directory: Directory) -> None:
+    def __init__(
+        self, database: Database, streams: Streams, controls: Controls, latest: LatestValues, directory: Directory
+    ) -> None:
         self._removals = DeviceRemovals(database)
+        self._controls = controls
         self._streams = streams
         self._latest = latest
         self._directory = directory
 
-    async def delete(self, organization: Organization, device_id: str, check: Callable[[int], None]) -> bool:
-        """False when there is no such device.
+    async def delete(self, organization: Organization, device_id: str, check: Callable[[int], None], by: str) -> bool:
+        """False when there is no such device. Analysis is told, and clears the device's alarms.
 
         Raises:
             Rejected: by `check`, which is told the version that would be deleted.
@@ -52,6 +58,7 @@ class DeviceRemover:
             # Other processes hear of it by the change feed; this one need not wait for that.
             await self._directory.apply([Change("device_token", organization.epoch, token) for token in tokens])
             async with asyncio.timeout(WITHIN_REQUEST_S):
+                await self._controls.publish(organization, ForgetDevice(device_id, by, now_us()))
                 await self._remove(organization.epoch, device_id, cut)
         except (Unavailable, TimeoutError) as error:
             log.warning("device_removal.postponed", organization=organization.id, device=device_id, detail=str(error))
@@ -68,12 +75,19 @@ class DeviceRemover:
             if not due.settled:
                 if not due.made_again:
                     # It may have been heard for a moment longer, where its end was not known yet.
+                    await self._forget(due)
                     cut = await self._last_position(due.organization_id)
                 await self._removals.settle(due, cut)
             stored = await self._removals.is_stored(due.epoch, partition_of(due.device_id, due.partitions), cut)
             await self._remove(due.epoch, due.device_id, cut)
             if stored:
                 await self._removals.end(due, cut)
+
+    async def _forget(self, due: DueRemoval) -> None:
+        """Once more, for what was raised in that moment, and if it could not be told the first time."""
+        organization = await self._directory.organization(due.organization_id)
+        if organization is not None and organization.epoch == due.epoch:
+            await self._controls.publish(organization, ForgetDevice(due.device_id, "", now_us()))
 
     async def _last_position(self, organization_id: str) -> int:
         try:

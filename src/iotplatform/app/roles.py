@@ -179,7 +179,9 @@ async def assemble(
             backtests=Backtests(resources.database.url),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
-            delete_device=DeviceRemover(resources.database, resources.streams, latest, directory).delete,
+            delete_device=DeviceRemover(
+                resources.database, resources.streams, Controls(resources.publisher), latest, directory
+            ).delete,
             limits=settings.limits,
             limit_books=limit_books,
         )
@@ -210,7 +212,9 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
     duties = Duties(
         lambda: fold_lanes(database),
         remover.finish,
-        DeviceRemover(database, resources.streams, LatestValues(resources.redis), directory).finish,
+        DeviceRemover(
+            database, resources.streams, Controls(resources.publisher), LatestValues(resources.redis), directory
+        ).finish,
         remover.remove_orphans,
         lambda: prune_audit(database, settings.audit.keep_s),
     )

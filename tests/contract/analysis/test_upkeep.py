@@ -207,12 +207,21 @@ async def test_nobody_is_silent_while_nobody_can_be_heard(stack, ingestion):
 
 async def test_a_series_that_was_heard_before_the_rule_is_watched_from_then_on(stack, ingestion):
     organization = await stack.organization(enabled=False, condition=NoData(0.5))
-    query = "INSERT INTO series (epoch, device_id, sensor) VALUES ($1, 'm', 'temp'), ($1, 'm', 'other')"
+    # Of a device that was deleted the series is left, and no reading.
+    query = (
+        "WITH made AS (INSERT INTO series (epoch, device_id, sensor) "
+        "VALUES ($1, 'm', 'temp'), ($1, 'm', 'other'), ($1, 'gone', 'temp') RETURNING id, device_id) "
+        "INSERT INTO readings (series_id, kind, at, value, position) "
+        "SELECT id, 0, now(), 1, 1 FROM made WHERE device_id <> 'gone'"
+    )
     await stack.database.pool.execute(query, organization.epoch)
     async with stack.analysis():
         await stack.change_rule(organization, enabled=True)
         (raised,) = await stack.until_told(organization, 1)
-    assert (raised.device_id, raised.sensor) == ("m", "temp")
+        assert (raised.device_id, raised.sensor) == ("m", "temp")
+        last = await stack.send(organization, 1.0)
+        await stack.until_acknowledged(organization, last)
+        assert {one.device_id for one in await stack.told(organization)} == {"m"}
 
 
 async def test_text_is_data_too(stack, ingestion):

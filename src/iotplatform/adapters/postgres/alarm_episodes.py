@@ -22,6 +22,11 @@ WHERE epoch = $1 AND position <= $3 AND (state = 'active' OR cleared_position >=
 ORDER BY position
 """
 
+# The series of a deleted device stay, without readings.
+_SERIES: Final = """
+SELECT device_id, sensor FROM series s
+WHERE epoch = $1 AND EXISTS (SELECT FROM readings r WHERE r.series_id = s.id)
+"""
 _NAMES: Final = "SELECT id, rule_id, rule_name, severity, condition FROM alarms WHERE id = ANY($1)"
 
 _decoder = msgspec.json.Decoder(tuple[Evidence, ...])
@@ -56,7 +61,7 @@ class AlarmEpisodes:
     async def series(self, epoch: int) -> list[tuple[str, str]]:
         """Every series of an organization of which a reading is stored: device and sensor."""
         with translated():
-            rows = await self._pool.fetch("SELECT device_id, sensor FROM series WHERE epoch = $1", epoch)
+            rows = await self._pool.fetch(_SERIES, epoch)
         return [(row["device_id"], row["sensor"]) for row in rows]
 
     async def find(self, epoch: int, *, since: int, until: int) -> list[Episode]:

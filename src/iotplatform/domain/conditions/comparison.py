@@ -10,7 +10,8 @@ import msgspec
 
 Simple = Literal[">", ">=", "<", "<=", "==", "!="]
 Operator = Literal[">", ">=", "<", "<=", "==", "!=", "inside", "outside"]
-Test = Callable[[float], bool]
+# Of a value; what else a judge is shown it ignores, so that a test can be one (`judgement.py`).
+Test = Callable[..., bool]
 # A field of the rule, and what is wrong with it.
 Fault = tuple[str, str]
 
@@ -25,17 +26,17 @@ def simple_test(operator: str, limit: float) -> Test:
     """`reading <operator> limit`. Closures, because a look-up of the operator for every reading takes longer."""
     match operator:
         case ">":
-            return lambda value: value > limit
+            return lambda value, _at=0, _last=None: value > limit
         case ">=":
-            return lambda value: value >= limit
+            return lambda value, _at=0, _last=None: value >= limit
         case "<":
-            return lambda value: value < limit
+            return lambda value, _at=0, _last=None: value < limit
         case "<=":
-            return lambda value: value <= limit
+            return lambda value, _at=0, _last=None: value <= limit
         case "==":
-            return lambda value: value == limit
+            return lambda value, _at=0, _last=None: value == limit
         case _:
-            return lambda value: value != limit
+            return lambda value, _at=0, _last=None: value != limit
 
 
 def comparison_test(operator: str, value: float | None, low: float | None, high: float | None) -> Test:
@@ -43,8 +44,8 @@ def comparison_test(operator: str, value: float | None, low: float | None, high:
     if operator in RANGES:
         least, most = low or 0.0, high or 0.0
         if operator == "inside":
-            return lambda found: least <= found <= most
-        return lambda found: not least <= found <= most
+            return lambda found, _at=0, _last=None: least <= found <= most
+        return lambda found, _at=0, _last=None: not least <= found <= most
     return simple_test(operator, value or 0.0)
 
 

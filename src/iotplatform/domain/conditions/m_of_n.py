@@ -14,7 +14,7 @@ from iotplatform.domain.conditions.comparison import (
     comparison_test,
     comparison_text,
 )
-from iotplatform.domain.conditions.judgement import BREACH, GOOD, Counted, Judge, Point, Tally
+from iotplatform.domain.conditions.judgement import BREACH, Counted, Judge, Point, Tally
 
 # Those that meet the comparison are kept with the state, and shown with the alarm.
 MOST_READINGS: Final = 100
@@ -36,8 +36,7 @@ class MOfN(
     high: float | None = None
 
     def judge(self) -> Judge:
-        met = comparison_test(self.operator, self.value, self.low, self.high)
-        return lambda value, _at, _last: BREACH if met(value) else GOOD
+        return comparison_test(self.operator, self.value, self.low, self.high)  # True is BREACH, and False GOOD
 
     def tally(self) -> Tally:
         most, wanted = self.n, self.m

@@ -49,7 +49,7 @@ class Threshold(
     def judge(self) -> Judge:
         met = comparison_test(self.operator, self.value, self.low, self.high)
         if self.clear_value is None:
-            return lambda value, _at, _last: BREACH if met(value) else GOOD
+            return met  # True is BREACH, and False GOOD
         still_met = simple_test(self.operator, self.clear_value)
         return lambda value, _at, _last: BREACH if met(value) else NEITHER if still_met(value) else GOOD
 

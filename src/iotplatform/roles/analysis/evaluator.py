@@ -26,6 +26,7 @@ from iotplatform.runtime.pace import Pace
 
 # In the place of a reading's number, for what no reading has raised.
 NO_READING = -1
+_NOTHING = Reading("", "", 0.0, 0)
 
 
 class Evaluation:
@@ -54,7 +55,7 @@ class Evaluation:
         # Of the reading that is being evaluated.
         self._position = position
         self._number = NO_READING
-        self._device_id = self._sensor = ""
+        self._reading = _NOTHING
         self.outcome = Outcome()
 
     def feed(self, block: DecodedBlock, first: int = 0, end: int | None = None) -> None:
@@ -64,14 +65,15 @@ class Evaluation:
         self._position = block.position
         matching, states, changed = self._index.matching, self._states, self._changed
         for number, reading in enumerate(block.readings[first:end], first):
-            watches = matching(reading.device_id, reading.sensor)
+            device_id, sensor, value = reading.device_id, reading.sensor, reading.value
+            watches = matching(device_id, sensor)
             if not watches:
                 continue
-            if isinstance(reading.value, str):
-                watches = tuple([watch for watch in watches if watch.after_us])
-            key = series_key(reading.device_id, reading.sensor)
-            self._number = number
-            if self._evaluate(block, reading, watches, key, states[key]):
+            if isinstance(value, str):
+                watches, value = tuple([watch for watch in watches if watch.after_us]), 0.0
+            key = series_key(device_id, sensor)
+            self._number, self._reading = number, reading
+            if self._evaluate(block, reading, float(value), watches, key, states[key]):
                 changed.add(key)
 
     def pass_time(self, now: int) -> None:
@@ -90,10 +92,11 @@ class Evaluation:
             due_at = silent_at(watch, before, self._presence.since)
             if due_at is None or before.mark != watch.mark:
                 continue
-            self._device_id, self._sensor = series_of(key)
+            device_id, sensor = series_of(key)
+            self._reading = Reading(device_id, sensor, 0.0, 0)
             after, step = elapse(watch, before, now, self._presence.since, self._identify)
             if step == "raised":
-                place = Place(self._device_id, self._sensor, self._position, now)
+                place = Place(device_id, sensor, self._position, now)
                 self.outcome.transitions.append(raised_by_silence(self._organization, watch, after, place, due_at))
                 series[rule_id] = after
                 self._changed.add(key)
@@ -144,20 +147,18 @@ class Evaluation:
         return count
 
     def _evaluate(
-        self, block: DecodedBlock, reading: Reading, watches: Watches, key: bytes, series: SeriesStates
+        self, block: DecodedBlock, reading: Reading, value: float, watches: Watches, key: bytes, series: SeriesStates
     ) -> bool:
-        value = 0.0 if isinstance(reading.value, str) else float(reading.value)
-        self._device_id, self._sensor = reading.device_id, reading.sensor
-        changed = False
+        changed, identify = False, self._identify
         for watch in watches:
             before = series.get(watch.id, INITIAL)
-            if before.mark != watch.mark and before.mark:
+            if before is not INITIAL and before.mark != watch.mark and before.mark:
                 before = self._with_changed_rule(block, watch, before)
                 series[watch.id] = before
                 changed = True
             if watch.after_us and (key, watch.id) not in self._silences:
                 before = self._listen(block, watch, key, series, before)
-            after, step = evaluate(watch, before, value, reading.at, block.stored_at, self._identify)
+            after, step = evaluate(watch, before, value, reading.at, block.stored_at, identify)
             if after is before:
                 continue
             series[watch.id] = after
@@ -178,16 +179,16 @@ class Evaluation:
         number, self._number = self._number, NO_READING
         after, _ = elapse(watch, before, now, self._presence.since, self._identify)
         self._number = number
-        place = Place(self._device_id, self._sensor, block.position, block.arrived_at)
+        place = Place(self._reading.device_id, self._reading.sensor, block.position, block.arrived_at)
         self.outcome.transitions.append(raised_by_silence(self._organization, watch, after, place, due_at))
         series[watch.id] = after
         return after
 
     def _tell(self, block: DecodedBlock, reading: Reading, watch: Watch, before: RuleState, after: RuleState) -> None:
         """Of a breach that counts, or of an alarm that is raised or cleared by a reading."""
-        place = Place(reading.device_id, reading.sensor, block.position, block.arrived_at)
-        value = float(reading.value) if not isinstance(reading.value, str) else None
         if before.alarm_id is not None:
+            place = Place(reading.device_id, reading.sensor, block.position, block.arrived_at)
+            value = float(reading.value) if not isinstance(reading.value, str) else None
             self.outcome.transitions.append(
                 cleared(self._organization, names_of(watch.rule), before.alarm_id, place, at=reading.at, value=value)
             )
@@ -195,6 +196,7 @@ class Evaluation:
         streak = len(after.evidence) if watch.tally else after.streak or before.streak + 1
         self.outcome.breaches.append(Breach(reading.device_id, reading.sensor, watch.id, after.evidence[-1][1], streak))
         if after.alarm_id is not None:
+            place = Place(reading.device_id, reading.sensor, block.position, block.arrived_at)
             self.outcome.transitions.append(
                 raised_by_reading(self._organization, watch.rule, after, place, reading.at, after.evidence[-1][1])
             )
@@ -202,7 +204,7 @@ class Evaluation:
     def _with_changed_rule(self, block: DecodedBlock, watch: Watch, before: RuleState) -> RuleState:
         """Nobody has come by yet to clear what another condition has raised."""
         if before.alarm_id is not None:
-            place = Place(self._device_id, self._sensor, block.position, block.arrived_at)
+            place = Place(self._reading.device_id, self._reading.sensor, block.position, block.arrived_at)
             self.outcome.transitions.append(
                 cleared(
                     self._organization,
@@ -251,8 +253,8 @@ class Evaluation:
             organization.id,
             organization.epoch,
             watch.id,
-            self._device_id,
-            self._sensor,
+            self._reading.device_id,
+            self._reading.sensor,
             self._position,
             self._number,
         )

@@ -57,7 +57,8 @@ class RuleIndex:
         self._series = 0
 
     def matching(self, device_id: str, sensor: str) -> Watches:
-        by_sensor = self._by_named.get(device_id)
+        # Without rules for devices, not even the device's name has to be hashed.
+        by_sensor = self._by_named.get(device_id) if self._by_named else None
         if by_sensor is None:
             found = self._by_sensor.get(sensor)
             return self._of_all(sensor) if found is None else found

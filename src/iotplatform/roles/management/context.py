@@ -48,7 +48,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     backtests: Backtests
     default_rule: Callable[[str], Rule]
     delete_organization: Callable[[Organization, Check], Awaitable[bool]]
-    delete_device: Callable[[Organization, str, Check], Awaitable[bool]]
+    delete_device: Callable[[Organization, str, Check, str], Awaitable[bool]]
     limits: Limits
     limit_books: LimitBooks
 

@@ -206,12 +206,13 @@ async def delete_device(
     org: FromPath[str],
     device: FromPath[str],
     context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
     if_match: IfMatch = None,
 ) -> None:
-    """With its tokens, readings and latest values. Its alarms stay in the organization's history."""
+    """With its tokens, readings and latest values. Its alarms are cleared, and stay in the organization's history."""
     check = precondition(if_match).check
     organization = await context.organization(org)
-    if not await context.delete_device(organization, known_form("device", device), check):
+    if not await context.delete_device(organization, known_form("device", device), check, principal.name):
         raise not_found("device", device)
 
 

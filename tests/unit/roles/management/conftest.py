@@ -162,7 +162,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         await directory.apply([Change("organization", organization.epoch, organization.id)])
         return removal is not None
 
-    async def delete_device(organization: Organization, device_id: str, check: Check) -> bool:
+    async def delete_device(organization: Organization, device_id: str, check: Check, by: str) -> bool:
         return await DeviceRemovals(database).begin(organization, device_id, check, no_position) is not None
 
     parts: dict[str, Any] = {
