@@ -135,6 +135,10 @@ class Directory:
             self._channels[epoch] = found
         return found
 
+    def known_mappings(self, epoch: int) -> Extraction | None:
+        """Without a look-up: None says nothing."""
+        return self._mappings.get(epoch)
+
     async def mappings(self, epoch: int) -> Extraction:
         """What the messages of gateways say, by the organization's mappings."""
         known = self._mappings.get(epoch)

@@ -24,10 +24,12 @@ from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.shares import Claim, SharedReaders
 from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.payloads.admission import Decoded
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_letter
+from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.roles.ingest.mqtt_lane import Blocks, MqttLanes
 from iotplatform.runtime.backoff import Backoff
@@ -159,11 +161,13 @@ class Intake:
             # Of an earlier organization with this id, or of none.
             self._parts.metrics.readings_refused.add(1, "before_creation")
             return [], None
-        if topic is None or topic.kind != "telemetry":
+        if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)):
             return [], None
         letter_id = f"mqtt-{delivery.sequence}"
         try:
-            found = read_message(topic, delivery.data, delivery.stored_at)
+            found = await self._found(organization, topic, delivery)
+            if found is None:
+                return [], None
             if self._parts.admission.limited:
                 await self._parts.admission.take(organization, found.readings)
         except Rejected as error:
@@ -173,6 +177,19 @@ class Intake:
             return found.readings, None
         self._parts.refuse(organization, "invalid", len(found.bad))
         return found.readings, bad_letter(letter_id, topic, delivery.data, delivery.stored_at, found.bad)
+
+    async def _found(self, organization: Organization, topic: Topic, delivery: Delivery) -> Decoded | None:
+        """What a message holds; None when it is nobody's affair."""
+        found: Decoded | None
+        if topic.kind == "telemetry":
+            found = read_message(topic, delivery.data, delivery.stored_at)
+        else:
+            extraction = await self._parts.directory.mappings(organization.epoch)
+            found = read_mapped(extraction, organization, topic, delivery.data, delivery.stored_at)
+        if found is not None:
+            # Nobody can tell any more who has sent it. Devices are registered only where nobody needs a credential.
+            self._parts.registry.learn(organization, found, is_anonymous=True)
+        return found
 
     async def _take(self, reader: Reader, lanes: MqttLanes, step: Step) -> None:
         """Until everything of the step is stored: the letters first, then the block that says how far we are."""

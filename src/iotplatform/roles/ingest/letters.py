@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -24,8 +25,11 @@ def message_letter(letter_id: str, topic: Topic, body: bytes, received_at: int, 
 def bad_letter(letter_id: str, topic: Topic, body: bytes, received_at: int, bad: list[Bad]) -> DeadLetter:
     """For what is bad in a message whose other readings are stored."""
     detail = _detail(topic, "readings that can't be accepted", [fault for some in bad for fault in some.faults])
+    sources = [some.source for some in bad]
+    if sources == [body]:
+        return _letter(letter_id, topic, body, received_at, "undecodable", detail)
     try:
-        payload = msgspec.json.encode([some.source for some in bad])
+        payload = msgspec.json.encode(sources)
     except (TypeError, ValueError):
         payload = body
     return _letter(letter_id, topic, payload, received_at, "undecodable", detail)
@@ -46,11 +50,11 @@ def _detail(topic: Topic, what: str, faults: Iterable[Fault]) -> str:
 
 
 def _letter(letter_id: str, topic: Topic, body: bytes, received_at: int, reason: Reason, detail: str) -> DeadLetter:
-    text: str | None
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        text = None
+    text: str | None = None
+    # What only a mapping makes readings of must not look like readings of the gateway.
+    if topic.kind != "other":
+        with contextlib.suppress(UnicodeDecodeError):
+            text = body.decode()
     return DeadLetter(
         id=letter_id,
         role="ingest",

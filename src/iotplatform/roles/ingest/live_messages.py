@@ -18,6 +18,7 @@ from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.letters import bad_letter, message_letter
+from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
@@ -44,7 +45,7 @@ class LiveMessages:
     def take(self, subject: str, body: bytes) -> None:
         """Never raises: nobody waits for an answer."""
         topic = Topic.parse(subject)
-        if topic is None or topic.kind != "telemetry":
+        if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)):
             return
         organization = self._parts.directory.known_organization(topic.organization_id)
         if organization is not None:
@@ -67,7 +68,18 @@ class LiveMessages:
     def _store(self, organization: Organization, topic: Topic, body: bytes) -> None:
         arrived_at = now_us()
         try:
-            found = read_message(topic, body, arrived_at)
+            if topic.kind == "telemetry":
+                found = read_message(topic, body, arrived_at)
+            else:
+                extraction = self._parts.directory.known_mappings(organization.epoch)
+                if extraction is None:
+                    self._load_mappings(organization, topic, body)
+                    return
+                mapped = read_mapped(extraction, organization, topic, body, arrived_at)
+                if mapped is None:
+                    return
+                found = mapped
+            self._parts.registry.learn(organization, found, is_anonymous=True)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)
             self._put(organization, message_letter(_letter_id(), topic, body, arrived_at, error))
@@ -81,6 +93,22 @@ class LiveMessages:
             self._submit(organization, found.readings, arrived_at)
         elif self._is_free():
             self._tasks.spawn(self._admit(organization, found.readings, arrived_at), "admit")
+
+    def _load_mappings(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        if self._is_free():
+            self._tasks.spawn(self._store_when_known(organization, topic, body), "mappings")
+
+    async def _store_when_known(self, organization: Organization, topic: Topic, body: bytes) -> None:
+        try:
+            await self._parts.directory.mappings(organization.epoch)
+        except Unavailable:
+            self._parts.metrics.readings_refused.add(1, "unavailable")
+            return
+        finally:
+            self._aside -= 1
+        # Unless they have changed in this moment; then the message is lost, as QoS 0 allows.
+        if self._parts.directory.known_mappings(organization.epoch) is not None:
+            self._store(organization, topic, body)
 
     def _submit(self, organization: Organization, readings: list[Reading], arrived_at: int) -> None:
         def stored(error: PlatformError | None) -> None:

@@ -12,6 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from iotplatform.adapters.postgres import mappings
+from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.models import MappingRow
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.mappings.extraction import Extraction
@@ -128,7 +129,9 @@ async def create_mapping(
 ) -> Response[MappingAnswer]:
     mapping = data.mapping(data.id or data.template or str(uuid.uuid4()))
     organization = await context.organization(org)
-    return _made(organization.id, await mappings.add(context.database, organization.epoch, mapping))
+    row = await mappings.add(context.database, organization.epoch, mapping)
+    await _tell(context, row)
+    return _made(organization.id, row)
 
 
 @post("/organizations/{org:str}/mappings/try", status_code=200, opt=READ)
@@ -185,6 +188,7 @@ async def put_mapping(
     check = precondition(if_match, if_none_match).check
     organization = await context.organization(org)
     row, made = await mappings.put(context.database, organization.epoch, wanted, check)
+    await _tell(context, row)
     return _made(organization.id, row) if made else _shown(row)
 
 
@@ -199,6 +203,12 @@ async def delete_mapping(
     organization = await context.organization(org)
     if not await mappings.remove(context.database, organization.epoch, known_form("mapping", mapping), check):
         raise not_found("mapping", mapping)
+    await context.directory.apply([Change("mapping", organization.epoch, mapping)])
+
+
+async def _tell(context: ManagementContext, row: MappingRow) -> None:
+    # Other processes hear of it by the change feed; this one need not wait for that.
+    await context.directory.apply([Change("mapping", row.epoch, row.id)])
 
 
 def _answer(row: MappingRow) -> MappingAnswer:
