@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -299,3 +300,88 @@ async def test_a_removal_that_was_killed_is_finished_after_a_restart(tmp_path: P
         assert (await ledger_of(platform, "killed"))["balanced"] is True
     finally:
         assert await platform.stop() == 0, platform.tail()
+
+
+async def names_in_postgres(platform: Platform, name: str) -> list[str]:
+    """Every table, column by column, but for what outlives its subject on purpose."""
+    tables = await fetch(
+        platform,
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        # The change feed forgets by itself within an hour.
+        " AND relname NOT IN ('audit', 'changes')",
+    )
+    found = []
+    for (table,) in tables:
+        (row,) = await fetch(
+            platform, f"SELECT count(*) AS rows FROM \"{table}\" AS t WHERE t::text LIKE '%' || $1 || '%'", name
+        )
+        found += [f"{row['rows']} rows of {table}"] if row["rows"] else []
+    return found
+
+
+async def names_in_nats(platform: Platform, name: str) -> list[str]:
+    """Every stream, its subjects and its consumers."""
+    client = await nats.connect(platform.urls["nats"])
+
+    async def ask(what: str, body: bytes = b"") -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{what}", body, timeout=10)).data)
+        return answer
+
+    found = []
+    try:
+        for stream in (await ask("STREAM.NAMES"))["streams"] or []:
+            state = (await ask(f"STREAM.INFO.{stream}", b'{"subjects_filter": ">"}')).get("state", {})
+            consumers = (await ask(f"CONSUMER.NAMES.{stream}")).get("consumers") or []
+            found += [
+                f"{stream} {each}" for each in (stream, *(state.get("subjects") or ()), *consumers) if name in each
+            ]
+    finally:
+        await client.close()
+    return found
+
+
+async def test_no_store_still_names_it(platform: Platform) -> None:
+    name = f"gone-{uuid.uuid4().hex}"
+    epoch = await make(platform, name)
+    async with platform.client() as client:
+        here = f"/organizations/{name}"
+        for path, body in (
+            ("/limits", {"readings": "1000000:1", "devices": 5}),
+            ("/devices/oven", {"name": "Oven"}),
+            ("/devices/gone", {"name": "Gone"}),
+            ("/devices/oven/limits", {"requests": "1000000:1"}),
+            ("/channels/second", {"name": "Second", "type": "log"}),
+        ):
+            answer = await client.put(here + path, json=body)
+            assert answer.status_code in {200, 201}, answer.text
+        assert (await client.delete(f"{here}/devices/gone")).status_code == 204
+        for number in range(4):
+            assert await send(platform.urls["ingest"], name, 300.0, number) == 202
+        await publish(platform, f"readings.{name}.{epoch}.0.http", b"garbage")
+
+        async def known() -> bool:
+            paths = ("alarms", "deliveries", "telemetry/latest", "dead-letters")
+            return all([(await client.get(f"{here}/{path}")).json()["items"] for path in paths])
+
+        await eventually(known)
+    assert await names_in_postgres(platform, name)
+    assert await names_in_nats(platform, name)
+    await delete(platform, name)
+    left: list[str] = []
+
+    async def check() -> bool:
+        left[:] = [*await names_in_postgres(platform, name), *await names_in_nats(platform, name)]
+        left.extend(await traces_of(platform, epoch, name))
+        return not left
+
+    try:
+        await eventually(check, within_s=REMOVED_WITHIN_S)
+    except TimeoutError:
+        raise AssertionError(left) from None
+    redis = Redis.from_url(platform.urls["redis"])
+    assert [key async for key in redis.scan_iter(match=f"*{name}*")] == []
+    await redis.aclose()
+    # What was done stays known.
+    async with platform.client() as client:
+        entries = (await client.get("/audit", params={"organization_id": name})).json()["items"]
+    assert entries[0]["action"] == "deleted"

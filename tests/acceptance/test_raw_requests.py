@@ -90,3 +90,26 @@ async def test_an_upgrade_is_not_taken(platform: Platform) -> None:
     head = GET + b"Connection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
 
     assert (await exchange(platform.urls["management"], head)).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_bodies_that_are_only_announced_keep_nobody_out(platform: Platform) -> None:
+    """As many as would fill the memory for bodies if announcing were enough."""
+    async with platform.client() as client:
+        assert (await client.put("/organizations/honest", json={"name": "H"})).status_code in {200, 201}
+    parts = urlsplit(platform.urls["ingest"])
+    head = b"POST /ingest HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 1048576\r\n\r\n["
+    held = []
+    try:
+        for _ in range(150):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writer.write(head)
+            await writer.drain()
+            held.append((reader, writer))
+        async with platform.client("ingest") as client:
+            body = {"organization_id": "honest", "device_id": "d", "sensor_name": "s", "value": 1.0}
+            assert (await client.post("/ingest", json=body)).status_code == 202
+            # A large one as well.
+            assert (await client.post("/ingest", json=[body] * 3_000)).status_code == 202
+    finally:
+        for _, writer in held:
+            writer.close()

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -111,3 +111,11 @@ async def registered_keys(database: Database) -> list[SigningKeyRow]:
             return list(
                 await session.scalars(select(SigningKeyRow).order_by(SigningKeyRow.created_at, SigningKeyRow.kid))
             )
+
+
+async def remove_key(database: Database, kid: str) -> bool:
+    """Let nothing be verified by this key any more; whether it was known."""
+    statement = delete(SigningKeyRow).where(SigningKeyRow.kid == kid).returning(SigningKeyRow.kid)
+    with translated():
+        async with database.sessions.begin() as session:
+            return await session.scalar(statement) is not None

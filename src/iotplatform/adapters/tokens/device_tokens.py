@@ -15,7 +15,7 @@ AUDIENCE: Final = "iotplatform:device"
 
 class DeviceTokens:
     def __init__(self, keys: SigningKeys) -> None:
-        self._keys = keys
+        self.keys = keys
 
     def issue(self, organization_id: str, device_id: str, token_id: str, issued_at_s: int, expires_at_s: int) -> str:
         claims = {
@@ -27,5 +27,5 @@ class DeviceTokens:
             "iat": issued_at_s,
             "exp": expires_at_s,
         }
-        token: str = jwt.encode(claims, self._keys.key, algorithm=ALGORITHM, headers={"kid": self._keys.kid})
+        token: str = jwt.encode(claims, self.keys.key, algorithm=ALGORITHM, headers={"kid": self.keys.kid})
         return token

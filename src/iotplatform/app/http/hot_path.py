@@ -111,6 +111,12 @@ class Exchange:
         self._protocol = protocol
         self.sender = sender
         self.length = length
+    __slots__ = ("_protocol", "arrived_at", "chunks", "disconnected", "keep_alive", "received", "response_complete")
+    message_event: ClassVar = _Waited()
+
+    def __init__(self, protocol: HotProtocol, *, keep_alive: bool) -> None:
+        self._protocol = protocol
+        self.received = 0
         self.arrived_at = now_us()
         self.chunks: list[bytes] = []
         self.keep_alive = keep_alive
@@ -174,13 +180,12 @@ class HotProtocol(HttpProtocol):
             self.end_head()
             length, sender = plain
             exchange = Exchange(self, length, sender, keep_alive=self.parser.should_keep_alive())
+            and hot.length_of(self.headers)
+        ):
+            self.end_head()
+            exchange = Exchange(self, keep_alive=self.parser.should_keep_alive())
             self.cycle = exchange  # type: ignore[assignment]
-            if hot.receiving.reserve(length):
-                self._exchange = exchange
-            else:
-                # Its body is not waited for, so nothing else can come on this connection.
-                exchange.keep_alive = False
-                exchange.answer(0, overloaded())
+            self._exchange = exchange
         else:
             super().on_headers_complete()
 
@@ -192,7 +197,7 @@ class HotProtocol(HttpProtocol):
         """The request whose body was arriving, if there is one: it is complete, or will never be."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None and self._hot is not None:
-            self._hot.receiving.release(exchange.length)
+            self._hot.receiving.release(exchange.received)
         return exchange
 
     def _is_busy(self) -> bool:
@@ -200,10 +205,17 @@ class HotProtocol(HttpProtocol):
         return cycle is not None and not cycle.response_complete
 
     def on_body(self, body: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.chunks.append(body)
-        else:
+        exchange = self._exchange
+        if exchange is None or self._hot is None:
             super().on_body(body)
+        elif self._hot.receiving.reserve(len(body), exchange.received):
+            exchange.received += len(body)
+            exchange.chunks.append(body)
+        else:
+            self._received()
+            # The rest of it is not waited for, so nothing else can come on this connection.
+            exchange.keep_alive = False
+            exchange.answer(0, overloaded())
 
     def on_message_complete(self) -> None:
         exchange = self._received()

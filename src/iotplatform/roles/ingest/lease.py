@@ -8,10 +8,12 @@ from typing import Final
 from iotplatform.domain.limit import Counted, Grant, Rates, TokenBuckets
 
 # A lease that is used up faster than this was too small, and one that lasts longer is too large.
-TOO_FAST_S: Final = 0.1
-TOO_SLOW_S: Final = 1.0
-# No process holds more than this part of the smallest bucket.
-MOST: Final = 10
+TOO_FAST_S: Final = 1.0
+TOO_SLOW_S: Final = 10.0
+FIRST: Final = 64
+# No process holds more than this part of the smallest bucket. A device speaks to one process, an organization to all.
+MOST_OF_ORGANIZATION: Final = 10
+MOST_OF_DEVICE: Final = 2
 # After a refusal, Redis is not asked again before this, however fast the tokens come back.
 CLOSED_S: Final = 0.02
 
@@ -46,9 +48,9 @@ class Lease:
         self.subject = subject
         self.rates = rates
         self.smallest = min(rate.count for rate in rates)
-        self.most = max(1, self.smallest // MOST)
+        self.most = max(1, self.smallest // (MOST_OF_DEVICE if subject else MOST_OF_ORGANIZATION))
         self.left = 0
-        self.size = 1
+        self.size = min(self.most, FIRST)
         # Below this, more is asked for before anybody has to wait.
         self.low = 0
         # What all those need who wait, and the one of them who needs most; and what tells them that an answer is there.
@@ -63,6 +65,10 @@ class Lease:
         self.local: TokenBuckets | None = None
         self._asked_at = 0.0
 
+    @property
+    def scope(self) -> str:
+        return "device" if self.subject else "organization"
+
     def resize(self, now: float) -> None:
         """Before more is asked for."""
         lasted = now - self._asked_at
@@ -74,7 +80,7 @@ class Lease:
 
     def take_in(self, grant: Grant, now: float) -> None:
         self.left += grant.tokens
-        self.low = min(self.left, self.size) // 2
+        self.low = min(self.left, self.size) // 4
         if grant.wait_s > 0:
             self.closed_until = now + max(CLOSED_S, grant.wait_s)
             # Asking for more before then would be in vain.

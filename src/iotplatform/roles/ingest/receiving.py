@@ -9,11 +9,16 @@ from iotplatform.domain.payloads.compression import decompress
 from iotplatform.errors import Rejected, Unavailable
 
 MAX_BODY_BYTES: Final = 1 << 20
+SMALL: Final = 1 << 16
 _TOO_LARGE: Final = f"the body is larger than {MAX_BODY_BYTES} bytes: send fewer readings in a request"
 
 
 class Receiving:
-    """A bound on bytes over all connections, so that many slow or large bodies can't take the memory."""
+    """A bound on bytes over all connections, so that many slow or large bodies can't take the memory.
+
+    What counts is what has arrived, not what was announced: announcing costs nothing. A body beyond 64 KiB gets no more
+    as soon as half of the bound is held, so that large ones that don't end leave room for small ones.
+    """
 
     __slots__ = ("held", "most")
 
@@ -21,9 +26,9 @@ class Receiving:
         self.most = most_bytes
         self.held = 0
 
-    def reserve(self, count: int) -> bool:
-        """False when they would be too many; nothing is reserved then."""
-        if self.held + count > self.most:
+    def reserve(self, count: int, so_far: int) -> bool:
+        """For a body that holds `so_far`. False when it would be too much; nothing is reserved then."""
+        if self.held + count > (self.most if so_far + count <= SMALL else self.most // 2):
             return False
         self.held += count
         return True
@@ -52,7 +57,7 @@ async def read_body(receive: Callable[[], Awaitable[Any]], receiving: Receiving)
             if message["type"] != "http.request":
                 raise Rejected("malformed", "the request ended before its body did")
             chunk: bytes = message["body"]
-            if not receiving.reserve(len(chunk)):
+            if not receiving.reserve(len(chunk), size):
                 raise overloaded()
             size += len(chunk)
             if size > MAX_BODY_BYTES:

@@ -98,6 +98,7 @@ from iotplatform.roles.management.rules import (
 )
 from iotplatform.roles.management.series import list_series
 from iotplatform.roles.management.sessions import change_password, log_in, log_out, read_me, refresh, set_up
+from iotplatform.roles.management.signing_keys import delete_signing_key, list_signing_keys
 from iotplatform.roles.management.telemetry import list_latest, list_readings
 from iotplatform.roles.management.tokens import create_token, read_keys, renew_token, revoke_token
 from iotplatform.roles.management.users import (
@@ -226,6 +227,8 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         list_api_keys,
         revoke_api_key,
         renew_token,
+        list_signing_keys,
+        delete_signing_key,
         read_keys,
     ]
     check_declared(handlers)

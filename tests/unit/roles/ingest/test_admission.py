@@ -16,6 +16,7 @@ from iotplatform.domain.reading import Reading
 from iotplatform.errors import Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest import admission as module
+from iotplatform.roles.ingest import leasing
 from iotplatform.roles.ingest.admission import Admission
 from tests.support.platform import eventually
 
@@ -194,7 +195,7 @@ async def test_many_who_wait_share_a_round_trip(admission: Admission, books: Boo
 async def test_without_redis_each_process_goes_on_by_itself(
     admission: Admission, books: Books, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REDIS_AGAIN_S", 0.05)
+    monkeypatch.setattr(leasing, "REDIS_AGAIN_S", 0.05)
     redis.failure = Unavailable("away")
     books.limits = Limits(requests="20:3600")
     assert await taken(admission, 100) == 20
@@ -208,7 +209,7 @@ async def test_without_redis_each_process_goes_on_by_itself(
 async def test_a_redis_that_hangs_is_not_waited_for(
     admission: Admission, books: Books, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REDIS_WITHIN_S", 0.05)
+    monkeypatch.setattr(leasing, "REDIS_WITHIN_S", 0.05)
     redis.answering.clear()
     books.limits = Limits(requests="20:3600")
     async with asyncio.timeout(3):
