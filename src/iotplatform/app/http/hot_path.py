@@ -36,7 +36,7 @@ SPECIAL: Final = frozenset(
 )
 _ACCEPTS: Final = frozenset({b"*/*", b"application/json"})
 _JSON: Final = b"application/json"
-_NOT_PLAIN: Final = (0, None)
+_NOT_PLAIN: Final = (False, None)
 
 Answer = Callable[[int, PlatformError | None], None]
 
@@ -60,8 +60,8 @@ class HotPath:
         self.known_sender = door.senders.known
         self.required = door.senders.required
 
-    def plain(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, Sender | None]:
-        """The body's length in bytes, and whom it comes from; 0 when these are not the headers of a plain request."""
+    def plain(self, headers: list[tuple[bytes, bytes]]) -> tuple[bool, Sender | None]:
+        """Whether these are the headers of a plain request, and whom it comes from."""
         length = -1
         sender: Sender | None = None
         hosts = 0
@@ -82,7 +82,7 @@ class HotPath:
             elif name in SPECIAL or (name == b"accept" and value not in _ACCEPTS):
                 return _NOT_PLAIN
         let_in = sender is not None or not self.required
-        return (length, sender) if let_in and hosts == 1 and 0 < length <= MAX_BODY_BYTES else _NOT_PLAIN
+        return (let_in and hosts == 1 and 0 < length <= MAX_BODY_BYTES), sender
 
 
 class _Waited:
@@ -101,21 +101,15 @@ class Exchange:
         "chunks",
         "disconnected",
         "keep_alive",
-        "length",
+        "received",
         "response_complete",
         "sender",
     )
     message_event: ClassVar = _Waited()
 
-    def __init__(self, protocol: HotProtocol, length: int, sender: Sender | None, *, keep_alive: bool) -> None:
+    def __init__(self, protocol: HotProtocol, sender: Sender | None, *, keep_alive: bool) -> None:
         self._protocol = protocol
         self.sender = sender
-        self.length = length
-    __slots__ = ("_protocol", "arrived_at", "chunks", "disconnected", "keep_alive", "received", "response_complete")
-    message_event: ClassVar = _Waited()
-
-    def __init__(self, protocol: HotProtocol, *, keep_alive: bool) -> None:
-        self._protocol = protocol
         self.received = 0
         self.arrived_at = now_us()
         self.chunks: list[bytes] = []
@@ -178,12 +172,7 @@ class HotProtocol(HttpProtocol):
             and (plain := hot.plain(self.headers))[0]
         ):
             self.end_head()
-            length, sender = plain
-            exchange = Exchange(self, length, sender, keep_alive=self.parser.should_keep_alive())
-            and hot.length_of(self.headers)
-        ):
-            self.end_head()
-            exchange = Exchange(self, keep_alive=self.parser.should_keep_alive())
+            exchange = Exchange(self, plain[1], keep_alive=self.parser.should_keep_alive())
             self.cycle = exchange  # type: ignore[assignment]
             self._exchange = exchange
         else:
