@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from iotplatform.adapters.postgres import channels, devices, organizations, tokens
-from iotplatform.adapters.postgres.changes import EVERYTHING, Change
+from iotplatform.adapters.postgres import channels, devices, mappings, organizations, tokens
+from iotplatform.adapters.postgres.changes import EVERYTHING, Change, ChangeFeed
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.misses import Misses
 from iotplatform.domain.channel import LOG_CHANNEL, Channel, ChannelConfig
+from iotplatform.domain.mappings.mapping import Mapping, TopicRule
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.reading import Reading
 from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.errors import Rejected, Unavailable
 
@@ -103,6 +105,40 @@ async def test_an_organization_that_is_deleted_and_made_again(database: Database
     await directory.apply([Change("organization", again.epoch, made.id)])
     assert await directory.organization(made.id) == again
     assert again.epoch > made.epoch
+
+
+async def test_mappings_made_elsewhere_reach_every_process(
+    database_url: str, database: Database, directory: Directory
+) -> None:
+    made = await create(database)
+    begun, seen = asyncio.Event(), asyncio.Event()
+
+    async def apply(changes: list[Change]) -> None:
+        await directory.apply(changes)
+        begun.set()
+        if Change("mapping", made.epoch, "mine") in changes:
+            seen.set()
+
+    feed = ChangeFeed(database_url)
+    feed.register(apply)
+    running = asyncio.get_running_loop().create_task(feed.run())
+    try:
+        async with asyncio.timeout(10):
+            await begun.wait()
+        extraction = await directory.mappings(made.epoch)
+        assert directory.known_mappings(made.epoch) is extraction
+        assert extraction.extract(made.id, "gw", "pump", b'{"t":1}', arrived_at=1) is None
+        mapping = Mapping("mine", "Mine", (TopicRule(topic="{device}"),))
+        row = await mappings.add(database, made.epoch, mapping)
+        async with asyncio.timeout(10):
+            await seen.wait()
+        assert directory.known_mappings(made.epoch) is None
+        found = (await directory.mappings(made.epoch)).extract(made.id, "gw", "pump", b'{"t":1}', arrived_at=1)
+        assert found is not None
+        assert found.readings == [Reading("pump", "t", 1.0, 1)]
+        assert mappings.mapping_of(row) == mapping
+    finally:
+        running.cancel()
 
 
 async def test_rules_and_channels_follow_changes(database: Database, directory: Directory) -> None:

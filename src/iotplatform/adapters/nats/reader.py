@@ -120,6 +120,8 @@ class Reader:
         # Whatever becomes of it, some pull of ours has been served by it.
         self.outstanding = max(0, self.outstanding - 1)
         self.last_reply = message.reply
+        headers = message.headers or {}
+        pin = headers.get("Nats-Pin-Id", self.pin)
         if self.state == "expecting_first":
             if place.stream_sequence <= self.position:
                 return "ignored"
@@ -129,11 +131,14 @@ class Reader:
             self.state = "open"
         elif self.state != "open":
             return "ignored"
+        elif pin != self.pin:
+            # Somebody else has reset the consumer and read from it since: its sequence began anew as well, and may
+            # just have come to where ours is.
+            return "gap"
         # One that was given back comes with the next number, but out of turn.
         if place.consumer_sequence != self.next_consumer_sequence or place.stream_sequence <= self.last_sequence:
             return "gap"
-        headers = message.headers or {}
-        self.pin = headers.get("Nats-Pin-Id", self.pin)
+        self.pin = pin
         self.next_consumer_sequence += 1
         self.last_sequence = place.stream_sequence
         self.pending = place.pending
