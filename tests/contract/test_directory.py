@@ -12,7 +12,8 @@ import pytest
 from iotplatform.adapters.postgres import channels, devices, mappings, organizations, tokens
 from iotplatform.adapters.postgres.changes import EVERYTHING, Change, ChangeFeed
 from iotplatform.adapters.postgres.connection import Database
-from iotplatform.adapters.postgres.directory import Directory, Misses
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.misses import Misses
 from iotplatform.domain.channel import LOG_CHANNEL, Channel, ChannelConfig
 from iotplatform.domain.mappings.mapping import Mapping, TopicRule
 from iotplatform.domain.organization import Organization

@@ -10,7 +10,7 @@ from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.presence import Presence
 from iotplatform.adapters.redis.leases import TokenLeases
-from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.app.members import membership_of
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import Settings
@@ -20,6 +20,7 @@ from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.presence import IngestionPresence
 from iotplatform.roles.ingest.registry import Registry
 from iotplatform.roles.ingest.role import Callout, IngestRole
+from iotplatform.roles.ingest.senders import Senders
 
 
 def ingest_role(
@@ -28,9 +29,9 @@ def ingest_role(
     data: DataDirectory,
     metrics: Metrics,
     limit_books: LimitBooks,
-    verifier: Verifier,
+    authenticator: Authenticator,
 ) -> IngestRole:
-    registry = Registry(resources.database, registers_unknown=settings.auth.mode != "required")
+    registry = Registry(resources.database, registers_unknown=not settings.auth_required)
     resources.changes.register(registry.apply)
     parts = DoorParts(
         connection=resources.connection,
@@ -46,7 +47,8 @@ def ingest_role(
     )
     membership = membership_of("ingest", resources, data)
     presence = IngestionPresence(resources.connection, IngestionRoll(resources.database))
-    role = IngestRole(parts, verifier, membership, presence, _callout(settings, resources, metrics))
+    senders = Senders(authenticator, resources.directory, required=settings.auth_required)
+    role = IngestRole(parts, senders, authenticator, membership, presence, _callout(settings, resources, metrics))
     if role.watch is not None:
         resources.changes.register(role.watch.changed)
     return role
@@ -60,4 +62,4 @@ def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Call
     is_guess = settings.nats.url is not None and settings.nats.callout_seed is None
     connection = Connection(url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess)
     system = Connection(url, metrics, name="iotplatform watch", nkey_seed=keys.system_seed, is_guess=is_guess)
-    return Callout(keys, connection, system, is_open=settings.auth.mode != "required")
+    return Callout(keys, connection, system, is_open=not settings.auth_required)

@@ -37,6 +37,7 @@ class Platform:
         self._metrics = metrics
         self._stop = asyncio.Event()
         self.started_in_s = 0.0
+        self.setup_token: str | None = None
 
     def stop(self) -> None:
         self._stop.set()
@@ -61,6 +62,7 @@ class Platform:
             tasks = Tasks("platform")
             resources = await open_resources(self._settings, data, self._metrics, stack, tasks)
             assembly = await assemble(self._roles, self._settings, resources, data, self._metrics, stack)
+            self.setup_token = assembly.setup_token
             health = Health(resources, self._roles)
             self._expose(assembly, health, stack, tasks)
             for role in assembly.roles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from iotplatform.adapters.nats.removal import EpochRemover
 from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.shares import SharedReaders
 from iotplatform.adapters.nats.trimming import Trimmer
+from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
@@ -27,25 +29,31 @@ from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.tokens import register_keys
+from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
+from iotplatform.adapters.tokens.user_tokens import UserTokens
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.device_removal import DeviceRemover
 from iotplatform.app.doors import ingest_role
 from iotplatform.app.http.apps import ingest_app, management_app
+from iotplatform.app.http.hosts import HostRules
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
 from iotplatform.app.members import membership_of
 from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName, Settings, is_loopback
+from iotplatform.domain.credentials import SETUP_TOKEN_PREFIX
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.notification.role import NotificationRole
@@ -76,6 +84,7 @@ class Assembly(msgspec.Struct):
     roles: list[Role] = msgspec.field(default_factory=list)
     apps: dict[str, Any] = msgspec.field(default_factory=dict)
     hot_paths: dict[str, HotPath] = msgspec.field(default_factory=dict)
+    setup_token: str | None = None
     readers: list[Readers] = msgspec.field(default_factory=list)
     shares: list[SharedReaders] = msgspec.field(default_factory=list)
 
@@ -92,9 +101,8 @@ async def assemble(
     made = Assembly()
     connection, directory = resources.connection, resources.directory
     dead_letters = DeadLetters(connection, resources.publisher)
-    verifier = Verifier(directory.public_key, directory.token_is_live)
+    authenticator = Authenticator(Verifier(directory.public_key, directory.token_is_live), directory.credentials)
     latest = LatestValues(resources.redis)
-    hosts = allowed_hosts(settings)
     limit_books = await _limit_books(settings, resources)
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
@@ -143,15 +151,16 @@ async def assemble(
         made.readers.append(analysis.readers)
         made.shares.append(analysis.partitions)
     if "ingest" in names:
-        ingest = ingest_role(settings, resources, data, metrics, limit_books, verifier)
+        ingest = ingest_role(settings, resources, data, metrics, limit_books, authenticator)
         made.roles.append(ingest)
         made.readers.append(ingest.intake.readers)
         made.shares.append(ingest.intake.organizations)
-        app = ingest_app(ingest.endpoints, hosts, addresses=not is_loopback(settings.ingest.host))
+        app = ingest_app(ingest.endpoints, host_rules(settings, settings.ingest.host))
         made.apps["ingest"] = app
         made.hot_paths["ingest"] = HotPath(ingest.endpoint, app.knows)
     if "management" in names:
         keys = await _signing_keys(settings, data, resources)
+        made.setup_token = await _setup_token(settings, resources)
         await set_quota_defaults(resources.database, settings.limits)
         ledger = LedgerReader(resources.database, connection, resources.counters)
         remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
@@ -159,7 +168,7 @@ async def assemble(
             database=resources.database,
             directory=directory,
             tokens=DeviceTokens(keys),
-            verifier=verifier,
+            entrance=_entrance(settings, authenticator, keys, made.setup_token),
             streams=resources.streams,
             latest=latest,
             ledger=ledger.read,
@@ -179,9 +188,7 @@ async def assemble(
         role = ManagementRole(resources.database)
         resources.changes.register(role.changed)
         made.roles.append(role)
-        made.apps["management"] = management_app(
-            routes(context), hosts, addresses=not is_loopback(settings.management.host)
-        )
+        made.apps["management"] = management_app(routes(context), host_rules(settings, settings.management.host))
     return made
 
 
@@ -214,6 +221,24 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
     return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
 
 
+async def _setup_token(settings: Settings, resources: Resources) -> str | None:
+    """Where credentials are needed and nobody has any: what makes the first administrator, until the next start."""
+    if not settings.auth_required or await any_administrator(resources.database):
+        return None
+    return SETUP_TOKEN_PREFIX + secrets.token_urlsafe(24)
+
+
+def _entrance(settings: Settings, authenticator: Authenticator, keys: SigningKeys, setup_token: str | None) -> Entrance:
+    return Entrance(
+        authenticator,
+        UserTokens(keys),
+        PasswordHasher(),
+        Guesses(),
+        required=settings.auth_required,
+        setup_token=setup_token,
+    )
+
+
 async def _signing_keys(settings: Settings, data: DataDirectory, resources: Resources) -> SigningKeys:
     """The public halves go to PostgreSQL, where every process that verifies finds them."""
     keys = configured_keys(settings) or _load_keys(data.secret("signing_keys.pem", SigningKeys.make_pem))
@@ -233,6 +258,13 @@ def configured_keys(settings: Settings) -> SigningKeys | None:
 def _load_keys(text: str) -> SigningKeys:
     end = "-----END PRIVATE KEY-----"
     return SigningKeys.load([f"{part.strip()}\n{end}\n" for part in text.split(end) if part.strip()])
+
+
+def host_rules(settings: Settings, listening_at: str) -> HostRules:
+    """With credentials needed, a page that calls us by another name has none: nothing is checked."""
+    return HostRules(
+        allowed_hosts(settings), addresses=not is_loopback(listening_at), checked=not settings.auth_required
+    )
 
 
 def allowed_hosts(settings: Settings) -> list[str]:

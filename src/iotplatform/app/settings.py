@@ -178,6 +178,19 @@ class Settings(Section, frozen=True):
     def mail_settings(self) -> MailSettings:
         return MailSettings(self.mail.url, self.mail.sender)
 
+    @property
+    def auth_required(self) -> bool:
+        """Whether nobody is let in without a credential."""
+        return self.auth.mode == "required" or (self.auth.mode == "auto" and self.exposed is not None)
+
+    @property
+    def exposed(self) -> str | None:
+        """The first listener that other machines can reach, by its setting; None when there is none."""
+        hosts = {"ingest.host": self.ingest.host, "management.host": self.management.host}
+        if self.nats.url is None:
+            hosts["embedded.host"] = self.embedded.host
+        return next((name for name, host in hosts.items() if not is_loopback(host)), None)
+
     def check(self) -> None:
         """What a type can't say.
 
@@ -200,8 +213,6 @@ class Settings(Section, frozen=True):
             raise ConfigError("influx.url: storing in InfluxDB is not built yet; leave it unset to store in PostgreSQL")
         if self.tls.cert is not None or self.tls.key is not None:
             raise ConfigError("tls.cert: TLS is not built yet; leave it unset and put a TLS proxy in front")
-        if self.auth.mode == "required":
-            raise ConfigError("auth.mode: 'required' is not built yet; use 'open' or 'auto' on loopback")
         ports = [self.ingest.port, self.management.port, self.operations.port]
         taken = [port for port in ports if port]
         if len(taken) != len(set(taken)):
@@ -209,7 +220,6 @@ class Settings(Section, frozen=True):
         self._check_default_rule()
         for name, sentence in rate_faults(self.limits):
             raise ConfigError(f"limits.{name}: {sentence}")
-        self._check_loopback()
 
     def _check_default_rule(self) -> None:
         rule = self.analysis.default_rule
@@ -217,21 +227,6 @@ class Settings(Section, frozen=True):
             raise ConfigError(f"analysis.default_rule.sensor: {fault}")
         if not math.isfinite(rule.value):
             raise ConfigError("analysis.default_rule.value: must be a finite number")
-
-    def _check_loopback(self) -> None:
-        if self.auth.mode == "open":
-            return
-        hosts = (
-            ("ingest.host", self.ingest.host),
-            ("management.host", self.management.host),
-            ("embedded.host", self.embedded.host),
-        )
-        for name, host in hosts:
-            if not is_loopback(host):
-                raise ConfigError(
-                    f"{name}: {host} can be reached from other machines, and access control is not complete yet: "
-                    'bind 127.0.0.1, or write auth.mode = "open" to let everybody in who can reach it'
-                )
 
 
 def is_loopback(host: str) -> bool:

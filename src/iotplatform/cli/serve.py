@@ -66,14 +66,14 @@ async def _run(settings: Settings, roles: frozenset[RoleName], metrics: Metrics)
             ingest=file.ingest,
             management=file.management,
             operations=file.operations,
-            auth_mode="open",
+            auth_mode="required" if settings.auth_required else "open",
             roles=sorted(roles),
             took_s=round(took_s, 3),
         )
         # For people. Where nobody reads along, standard output carries nothing but log lines.
         out = sys.stdout if sys.stdout.isatty() else sys.stderr
         with suppress(OSError):
-            show(banner(file, settings, took_s), out)
+            show(banner(file, settings, took_s, platform.setup_token), out)
 
     try:
         await platform.run(ready)

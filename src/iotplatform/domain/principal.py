@@ -37,6 +37,8 @@ class Principal(msgspec.Struct, frozen=True):
     within: Mapping[int, frozenset[Permission]] = {}
     organization_id: str | None = None
     device_id: str | None = None
+    # Of a person: what logging out ends.
+    session_id: str | None = None
 
     def may(self, permission: Permission, epoch: int | None) -> bool:
         """In the organization of this epoch; None asks for the whole platform."""

@@ -20,7 +20,9 @@ ROW = re.compile(r"^\| ([A-Z]+) \| (/\S*) \| ([a-z_, ]+) \|$", re.MULTILINE)
 
 
 def declared() -> set[tuple[str, str, str]]:
-    context: Any = SimpleNamespace(verifier=None, directory=None, database=None)
+    context: Any = SimpleNamespace(
+        entrance=SimpleNamespace(authenticator=None, required=False), directory=None, database=None
+    )
     app = Litestar(routes(context), openapi_config=None)
     rows = {
         (str(method), re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path), access_of(handler).words)

@@ -38,6 +38,14 @@ def test_no_password():
     assert "s3cret" not in banner(ALL, Settings(), 1.0)
 
 
+def test_where_nobody_can_log_in_yet_it_says_how():
+    required = Settings(auth=Auth(mode="required"))
+    assert "iots_secret" in banner(ALL, required, 1.0, "iots_secret")
+    assert "/setup" in banner(ALL, required, 1.0, "iots_secret")
+    assert "/setup" not in banner(ALL, required, 1.0)
+    assert "Try:" not in banner(ALL, required, 1.0)
+
+
 def test_the_auth_mode_and_why():
     assert "every listener is on loopback" in banner(ALL, Settings(), 1.0)
     assert "whoever reaches these ports" in banner(ALL, Settings(auth=Auth(mode="open")), 1.0)

@@ -85,19 +85,27 @@ class TestUrls:
 
 
 class TestLoopback:
-    """Until access control is complete, other machines get in only when somebody has written so."""
+    """Other machines get in with a credential only, unless somebody has written otherwise."""
 
     @pytest.mark.parametrize("section", ["ingest", "management", "embedded"])
-    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "", "fe80::1", "128.0.0.1"])
-    def test_a_listener_that_others_can_reach_is_refused(self, section, host):
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "fe80::1", "128.0.0.1"])
+    def test_a_listener_that_others_can_reach_needs_credentials(self, section, host):
         made = Embedded(host=host) if section == "embedded" else Listener(0, host)
-        message = problem(**{section: made})
-        assert message.startswith(f"{section}.host")
+        settings = Settings(**{section: made})
+        settings.check()
+        assert settings.auth_required
+        assert settings.exposed == f"{section}.host"
+
+    def test_required_written_out_needs_no_such_listener(self):
+        assert Settings(auth=Auth(mode="required")).auth_required
+        assert not Settings().auth_required
 
     @pytest.mark.parametrize("section", ["ingest", "management", "embedded"])
     def test_open_written_out_lets_everybody_in(self, section):
         made = Embedded(host="0.0.0.0") if section == "embedded" else Listener(0, "0.0.0.0")
-        Settings(auth=Auth(mode="open"), **{section: made}).check()
+        settings = Settings(auth=Auth(mode="open"), **{section: made})
+        settings.check()
+        assert not settings.auth_required
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
     def test_loopback_needs_nothing(self, host):
@@ -149,7 +157,6 @@ def test_an_empty_name_is_not_the_current_directory():
         ({"influx": Influx(url="http://localhost:8086")}, "influx.url"),
         ({"tls": Tls(cert="cert.pem")}, "tls.cert"),
         ({"tls": Tls(key="key.pem")}, "tls.cert"),
-        ({"auth": Auth(mode="required")}, "auth.mode"),
         ({"mail": Mail(url="smtp://localhost")}, "mail.from"),
         ({"mail": Mail(sender="nobody")}, "mail.from"),
     ],

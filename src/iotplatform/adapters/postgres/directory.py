@@ -15,7 +15,9 @@ import msgspec
 
 from iotplatform.adapters.postgres.changes import EVERYTHING, Change
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.credentials import Credentials
 from iotplatform.adapters.postgres.errors import translated
+from iotplatform.adapters.postgres.misses import MISS_KEPT_S, Misses
 from iotplatform.domain.channel import Channel
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.mappings.extraction import Extraction
@@ -24,50 +26,20 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.domain.timestamps import to_microseconds
 
-MISS_KEPT_S: Final = 1.0
-MAX_MISSES: Final = 10_000
-MAX_LIVE_TOKENS: Final = 50_000
-
 _ORGANIZATIONS: Final = "SELECT id, epoch, name, partitions, created_at FROM organizations"
 _RULES: Final = "SELECT definition FROM rules WHERE epoch = $1 ORDER BY id"
 _TAGS: Final = "SELECT id, tags FROM devices WHERE epoch = $1 AND cardinality(tags) > 0"
 _CHANNELS: Final = "SELECT id, name, type, enabled, severities, config FROM channels WHERE epoch = $1 ORDER BY id"
 _MAPPINGS: Final = "SELECT definition FROM mappings WHERE epoch = $1 ORDER BY id"
-_LIVE_TOKEN: Final = "SELECT 1 FROM device_tokens WHERE id = $1 AND revoked_at IS NULL"  # noqa: S105
 _KEYS: Final = "SELECT kid, public_pem FROM signing_keys"
 
 _rule_decoder = msgspec.json.Decoder(Rule)
 _mapping_decoder = msgspec.json.Decoder(Mapping)
 
 
-class Misses:
-    """What was looked up in vain a moment ago, so that a flood of it is no flood of queries."""
-
-    def __init__(self, kept_s: float = MISS_KEPT_S, most: int = MAX_MISSES) -> None:
-        self._kept_s = kept_s
-        self._most = most
-        self._until: dict[str, float] = {}
-
-    def __contains__(self, key: str) -> bool:
-        until = self._until.get(key)
-        return until is not None and until > time.monotonic()
-
-    def add(self, key: str) -> None:
-        # All are kept equally long, so the first ones end first.
-        self._until.pop(key, None)
-        while len(self._until) >= self._most:
-            del self._until[next(iter(self._until))]
-        self._until[key] = time.monotonic() + self._kept_s
-
-    def drop(self, key: str) -> None:
-        self._until.pop(key, None)
-
-    def clear(self) -> None:
-        self._until.clear()
-
-
 class Directory:
     def __init__(self, database: Database) -> None:
+        self.credentials = Credentials(database)
         self._pool = database.pool
         self._organizations: dict[str, Organization] = {}
         self._unknown_organizations = Misses()
@@ -82,8 +54,6 @@ class Directory:
             "channel": self._channels,
             "mapping": self._mappings,
         }
-        self._live_tokens: dict[str, None] = {}
-        self._dead_tokens = Misses()
         self._keys: dict[str, str] = {}
         self._keys_again_at = 0.0
         self._callbacks: list[Callable[[], None]] = []
@@ -184,21 +154,11 @@ class Directory:
 
     async def token_is_live(self, token_id: str) -> bool:
         """Whether the token is neither revoked nor gone with its device; its expiry is the verifier's affair."""
-        if token_id in self._live_tokens:
-            return True
-        if token_id in self._dead_tokens:
-            return False
-        generation = self._generation
-        with translated():
-            live = await self._pool.fetchval(_LIVE_TOKEN, token_id) is not None
-        if generation == self._generation:
-            if live:
-                while len(self._live_tokens) >= MAX_LIVE_TOKENS:
-                    del self._live_tokens[next(iter(self._live_tokens))]
-                self._live_tokens[token_id] = None
-            else:
-                self._dead_tokens.add(token_id)
-        return live
+        return await self.credentials.device_token(token_id) is not None
+
+    def known_key(self, kid: str) -> str | None:
+        """Without a look-up: None says nothing."""
+        return self._keys.get(kid)
 
     async def public_key(self, kid: str) -> str | None:
         """The public key in PEM. Key ids come from strangers, so unknown ones cost one query a second all together."""
@@ -224,6 +184,7 @@ class Directory:
             self._forget()
             await self.load()
             return
+        self.credentials.apply(changes)
         organizations: set[str] = set()
         for change in changes:
             match change.kind:
@@ -231,9 +192,6 @@ class Directory:
                     organizations.add(change.key)
                 case "rule" | "device" | "channel" | "mapping" as kind if change.epoch is not None:
                     self._of_organizations[kind].pop(change.epoch, None)
-                case "device_token":
-                    self._live_tokens.pop(change.key, None)
-                    self._dead_tokens.drop(change.key)
                 case "signing_key":
                     self._keys = {}
                     self._keys_again_at = 0.0
@@ -272,9 +230,8 @@ class Directory:
         self._rules.clear()
         self._tags.clear()
         self._channels.clear()
+        self.credentials.forget()
         self._mappings.clear()
-        self._live_tokens.clear()
-        self._dead_tokens.clear()
         self._keys = {}
         self._keys_again_at = 0.0
 

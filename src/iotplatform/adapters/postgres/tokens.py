@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
@@ -17,8 +18,19 @@ from iotplatform.errors import Rejected
 MAX_LIVE_TOKENS: Final = 2
 
 
-async def add(database: Database, epoch: int, device_id: str, token_id: str, expires_at: dt.datetime) -> None:
-    """One more token of a device.
+async def add(
+    database: Database,
+    epoch: int,
+    device_id: str,
+    token_id: str,
+    expires_at: dt.datetime,
+    *,
+    secret_hash: bytes | None = None,
+    beside: str | None = None,
+) -> list[str]:
+    """One more token of a device, or with `secret_hash` an opaque key. With `beside` only this other one stays alive.
+
+    Returns the ids of those that were revoked.
 
     Raises:
         Rejected: there is no such device, or it has two live tokens.
@@ -36,13 +48,39 @@ async def add(database: Database, epoch: int, device_id: str, token_id: str, exp
             # Locked, so that of two requests at once only one can add the second token.
             if await session.scalar(device.with_for_update()) is None:
                 raise Rejected("not_found", f"there is no device {device_id!r}")
+            ended: list[str] = []
+            if beside is not None:
+                ended = list(await session.scalars(_revoke_others(epoch, device_id, beside)))
             if (await session.scalar(live) or 0) >= MAX_LIVE_TOKENS:
                 raise Rejected(
                     "conflict", f"the device has {MAX_LIVE_TOKENS} live tokens already: revoke one of them first"
                 )
+            kind = "jwt" if secret_hash is None else "key"
             session.add(
-                DeviceTokenRow(id=token_id, epoch=epoch, device_id=device_id, kind="jwt", expires_at=expires_at)
+                DeviceTokenRow(
+                    id=token_id,
+                    epoch=epoch,
+                    device_id=device_id,
+                    kind=kind,
+                    secret_hash=secret_hash,
+                    expires_at=expires_at,
+                )
             )
+            return ended
+
+
+def _revoke_others(epoch: int, device_id: str, kept: str) -> ReturningUpdate[str]:
+    return (
+        update(DeviceTokenRow)
+        .where(
+            DeviceTokenRow.epoch == epoch,
+            DeviceTokenRow.device_id == device_id,
+            DeviceTokenRow.id != kept,
+            DeviceTokenRow.revoked_at.is_(None),
+        )
+        .values(revoked_at=func.now())
+        .returning(DeviceTokenRow.id)
+    )
 
 
 async def revoke(database: Database, epoch: int, device_id: str, token_id: str) -> bool:

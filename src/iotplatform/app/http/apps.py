@@ -12,7 +12,7 @@ from typing import Any
 from litestar import Litestar, Response, get
 from litestar.types import ControllerRouterHandler, Receive, Scope, Send
 
-from iotplatform.app.http.hosts import HostCheck
+from iotplatform.app.http.hosts import HostCheck, HostRules
 from iotplatform.app.http.ingest_openapi import INGEST_PATHS
 from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS, send_problem
@@ -23,7 +23,7 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Checks = Callable[[], Awaitable[dict[str, str]]]
 
 
-def ingest_app(endpoints: Mapping[str, Asgi], allowed_hosts: Sequence[str], *, addresses: bool = False) -> HostCheck:
+def ingest_app(endpoints: Mapping[str, Asgi], rules: HostRules) -> HostCheck:
     """`endpoints` answer their paths, whatever the method; Litestar what else there is."""
     rest = Litestar(
         route_handlers=[ping, health],
@@ -43,19 +43,17 @@ def ingest_app(endpoints: Mapping[str, Asgi], allowed_hosts: Sequence[str], *, a
         except Exception as error:  # noqa: BLE001 - the last one who can answer; what nobody foresaw is logged there
             await send_problem(error, send)
 
-    return HostCheck(dispatch, allowed_hosts, addresses=addresses)
+    return HostCheck(dispatch, rules)
 
 
-def management_app(
-    routes: Sequence[ControllerRouterHandler], allowed_hosts: Sequence[str], *, addresses: bool = False
-) -> Any:
+def management_app(routes: Sequence[ControllerRouterHandler], rules: HostRules) -> Any:
     app = Litestar(
         route_handlers=routes,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config("iotplatform management"),
         logging_config=None,
     )
-    return HostCheck(app, allowed_hosts, addresses=addresses)
+    return HostCheck(app, rules)
 
 
 def operations_app(readiness: Checks) -> Any:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -23,22 +24,30 @@ MAX_KNOWN: Final = 1_000
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
-class HostCheck:
-    """ASGI middleware: 421 for a `Host` that is neither loopback nor one of `allowed` (names without ports).
-
-    `addresses` lets every plain IP address pass, for a listener that other machines are meant to reach: a page can't
-    rebind an address.
+class HostRules(msgspec.Struct, frozen=True):
+    """`allowed`: names without ports, beside loopback. `addresses` lets every plain IP address pass, for a listener
+    that other machines are meant to reach: a page can't rebind an address. Not `checked`: everything passes.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Iterable[str] = (), *, addresses: bool = False) -> None:
+    allowed: Sequence[str] = ()
+    addresses: bool = False
+    checked: bool = True
+
+
+class HostCheck:
+    """ASGI middleware: 421 for a `Host` that the rules don't let pass."""
+
+    def __init__(self, app: ASGIApp, rules: HostRules | None = None) -> None:
+        rules = rules or HostRules()
         self._app = app
-        self._addresses = addresses
-        self._allowed = LOOPBACK | {name.lower() for name in allowed}
+        self._checked = rules.checked
+        self._addresses = rules.addresses
+        self._allowed = LOOPBACK | {name.lower() for name in rules.allowed}
         # Headers that were found to be ours, so that a busy client's costs one look-up.
         self._known: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and not self._is_ours(scope["headers"]):
+        if self._checked and scope["type"] == ScopeType.HTTP and not self._is_ours(scope["headers"]):
             refusal = Rejected(
                 "misdirected", "without authentication only requests to this machine's own names are answered"
             )
@@ -48,7 +57,7 @@ class HostCheck:
 
     def knows(self, host: bytes) -> bool:
         """Whether a Host header was found to be ours before."""
-        return host in self._known
+        return not self._checked or host in self._known
 
     def _is_ours(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         given = [value for name, value in headers if name == b"host"]

@@ -16,15 +16,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from iotplatform.app.http.problems import problem_response
 from iotplatform.app.http.protocol import NEVER
 from iotplatform.app.http.protocol import Protocol as HttpProtocol
+from iotplatform.domain.payloads.admission import Sender
 from iotplatform.errors import PlatformError
 from iotplatform.roles.ingest.receiving import MAX_BODY_BYTES, Receiving, overloaded
+from iotplatform.roles.ingest.senders import Senders
 from iotplatform.runtime.clock import now_us
 
 PATH: Final = b"/ingest"
 # Each of these means something that only the ordinary way knows.
 SPECIAL: Final = frozenset(
     {
-        b"authorization",
         b"content-encoding",
         b"expect",
         b"idempotency-key",
@@ -35,6 +36,7 @@ SPECIAL: Final = frozenset(
 )
 _ACCEPTS: Final = frozenset({b"*/*", b"application/json"})
 _JSON: Final = b"application/json"
+_NOT_PLAIN: Final = (False, None)
 
 Answer = Callable[[int, PlatformError | None], None]
 
@@ -43,8 +45,9 @@ class Door(Protocol):
     """Takes the bodies of plain requests; see `IngestEndpoint.begin`."""
 
     receiving: Receiving
+    senders: Senders
 
-    def begin(self, body: bytes, arrived_at: int, answer: Answer) -> bool: ...
+    def begin(self, body: bytes, arrived_at: int, answer: Answer, sender: Sender | None = None) -> bool: ...
 
 
 class HotPath:
@@ -54,10 +57,13 @@ class HotPath:
         self.begin = door.begin
         self.receiving = door.receiving
         self.is_our_host = is_our_host
+        self.known_sender = door.senders.known
+        self.required = door.senders.required
 
-    def length_of(self, headers: list[tuple[bytes, bytes]]) -> int:
-        """The body's length in bytes; 0 when these are not the headers of a plain request."""
+    def plain(self, headers: list[tuple[bytes, bytes]]) -> tuple[bool, Sender | None]:
+        """Whether these are the headers of a plain request, and whom it comes from."""
         length = -1
+        sender: Sender | None = None
         hosts = 0
         for name, value in headers:
             if name == b"content-length":
@@ -65,13 +71,18 @@ class HotPath:
             elif name == b"host":
                 hosts += 1
                 if not self.is_our_host(value):
-                    return 0
+                    return _NOT_PLAIN
             elif name == b"content-type":
                 if value != _JSON:
-                    return 0
+                    return _NOT_PLAIN
+            elif name == b"authorization":
+                # A second one is for the ordinary way.
+                if sender is not None or (sender := self.known_sender(value)) is None:
+                    return _NOT_PLAIN
             elif name in SPECIAL or (name == b"accept" and value not in _ACCEPTS):
-                return 0
-        return length if hosts == 1 and 0 < length <= MAX_BODY_BYTES else 0
+                return _NOT_PLAIN
+        let_in = sender is not None or not self.required
+        return (let_in and hosts == 1 and 0 < length <= MAX_BODY_BYTES), sender
 
 
 class _Waited:
@@ -84,11 +95,21 @@ class _Waited:
 class Exchange:
     """A request on the short way, with what Uvicorn's protocol looks at in a request that is under way."""
 
-    __slots__ = ("_protocol", "arrived_at", "chunks", "disconnected", "keep_alive", "received", "response_complete")
+    __slots__ = (
+        "_protocol",
+        "arrived_at",
+        "chunks",
+        "disconnected",
+        "keep_alive",
+        "received",
+        "response_complete",
+        "sender",
+    )
     message_event: ClassVar = _Waited()
 
-    def __init__(self, protocol: HotProtocol, *, keep_alive: bool) -> None:
+    def __init__(self, protocol: HotProtocol, sender: Sender | None, *, keep_alive: bool) -> None:
         self._protocol = protocol
+        self.sender = sender
         self.received = 0
         self.arrived_at = now_us()
         self.chunks: list[bytes] = []
@@ -148,10 +169,10 @@ class HotProtocol(HttpProtocol):
             and not self._is_busy()
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
-            and hot.length_of(self.headers)
+            and (plain := hot.plain(self.headers))[0]
         ):
             self.end_head()
-            exchange = Exchange(self, keep_alive=self.parser.should_keep_alive())
+            exchange = Exchange(self, plain[1], keep_alive=self.parser.should_keep_alive())
             self.cycle = exchange  # type: ignore[assignment]
             self._exchange = exchange
         else:
@@ -192,7 +213,7 @@ class HotProtocol(HttpProtocol):
             return
         self._since = NEVER
         body = exchange.chunks[0] if len(exchange.chunks) == 1 else b"".join(exchange.chunks)
-        if not self._hot.begin(body, exchange.arrived_at, exchange.answer):
+        if not self._hot.begin(body, exchange.arrived_at, exchange.answer, exchange.sender):
             self.cycle = None  # type: ignore[assignment]
             super().on_headers_complete()
             super().on_body(body)

@@ -11,14 +11,13 @@ from litestar import Response, route
 from litestar.types import Receive, Scope, Send
 
 from iotplatform import __version__
-from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.domain.payloads.admission import MAX_FAULTS, Decoded, Defaults, Sender, admit
 from iotplatform.domain.payloads.line_protocol import PRECISIONS, read_lines
 from iotplatform.errors import Fault, Kind, PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
-from iotplatform.roles.ingest.credentials import TOKEN, sender_of
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
+from iotplatform.roles.ingest.senders import TOKEN, Senders
 from iotplatform.roles.ingest.wishes import parse_query
 from iotplatform.runtime.clock import now_us
 
@@ -48,9 +47,9 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 class WriteEndpoint:
     """204 once the stream has stored every line; 400 with the good lines stored when some are bad."""
 
-    def __init__(self, acceptance: Acceptance, verifier: Verifier, receiving: Receiving, metrics: Metrics) -> None:
+    def __init__(self, acceptance: Acceptance, senders: Senders, receiving: Receiving, metrics: Metrics) -> None:
         self._acceptance = acceptance
-        self._verifier = verifier
+        self._senders = senders
         self._receiving = receiving
         self._metrics = metrics
 
@@ -72,7 +71,7 @@ class WriteEndpoint:
         if scope["method"] != "POST":  # type: ignore[typeddict-item]
             raise _NotAllowed("method not allowed")
         headers = dict(scope["headers"])
-        sender = await sender_of(self._verifier, headers.get(b"authorization", b""), TOKEN)
+        sender = await self._senders.find(headers.get(b"authorization", b""), TOKEN)
         given = parse_query(scope["query_string"].decode("latin-1"), _PARAMETERS)
         organization_id = _organization(given, sender)
         check_declared_length(headers.get(b"content-length", b""))

@@ -15,7 +15,7 @@ from iotplatform.adapters.nats.callout_keys import CalloutKeys
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.device_messages import DeviceMessages
 from iotplatform.adapters.nats.intake_trimming import IntakeTrimmer
-from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.errors import Unavailable
 from iotplatform.roles.ingest.acceptance import Acceptance
 from iotplatform.roles.ingest.asides import Asides
@@ -31,6 +31,7 @@ from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.live_messages import LiveMessages
 from iotplatform.roles.ingest.presence import IngestionPresence
 from iotplatform.roles.ingest.routes import Handler, IngestEndpoint
+from iotplatform.roles.ingest.senders import Senders
 from iotplatform.roles.ingest.watch import Watch
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
@@ -57,7 +58,8 @@ class IngestRole:
     def __init__(
         self,
         parts: DoorParts,
-        verifier: Verifier,
+        senders: Senders,
+        authenticator: Authenticator,
         membership: Membership,
         presence: IngestionPresence,
         callout: Callout | None = None,
@@ -65,11 +67,10 @@ class IngestRole:
         self._membership = membership
         self._presence = presence
         self._callout_connection = callout.connection if callout else None
-        self._callout = (
-            AuthCallout(callout.keys, callout.connection, Entrance(verifier.verify, is_open=callout.is_open).decide)
-            if callout
-            else None
-        )
+        self._callout: AuthCallout | None = None
+        if callout is not None:
+            entrance = Entrance(authenticator.device_claims, is_open=callout.is_open)
+            self._callout = AuthCallout(callout.keys, callout.connection, entrance.decide)
         seen = Seen()
         self._attendance = PresenceKeeper(
             parts.presence, parts.directory, seen, lambda: membership.owns("ingest/presence")
@@ -83,8 +84,8 @@ class IngestRole:
         acceptance = Acceptance(
             self._lanes, parts.admission, parts.directory, parts.counters, Asides(parts.dead_letters), parts.registry
         )
-        self.endpoint = IngestEndpoint(acceptance, verifier, parts.metrics)
-        write = WriteEndpoint(acceptance, verifier, self.endpoint.receiving, parts.metrics)
+        self.endpoint = IngestEndpoint(acceptance, senders, parts.metrics)
+        write = WriteEndpoint(acceptance, senders, self.endpoint.receiving, parts.metrics)
         self.endpoints: Mapping[str, Handler] = {"/ingest": self.endpoint, "/api/v2/write": write}
         self.intake = Intake(parts, membership, seen, self._commands.reply)
         self._messages = DeviceMessages(parts.connection)

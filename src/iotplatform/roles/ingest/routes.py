@@ -10,16 +10,15 @@ import msgspec
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.types import Receive, Scope, Send
 
-from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.domain.payloads.admission import Decoded, Sender
 from iotplatform.domain.payloads.formats import JSON, Format, decode
 from iotplatform.errors import Fault, PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
 from iotplatform.roles.ingest.admission import WAIT
-from iotplatform.roles.ingest.credentials import sender_of
 from iotplatform.roles.ingest.payload import blame, decode_plainly
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
+from iotplatform.roles.ingest.senders import Senders
 from iotplatform.roles.ingest.wishes import LENIENT, Query, format_of, is_lenient, key_of
 from iotplatform.runtime.clock import now_us
 
@@ -41,23 +40,23 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
 class IngestEndpoint:
     """Answers 202 once the stream has stored every reading of the request."""
 
-    def __init__(self, acceptance: Acceptance, verifier: Verifier, metrics: Metrics) -> None:
+    def __init__(self, acceptance: Acceptance, senders: Senders, metrics: Metrics) -> None:
         self._acceptance = acceptance
         self._lanes = acceptance.lanes
         self._admission = acceptance.admission
         self._directory = acceptance.directory
         self._registry = acceptance.registry
-        self._verifier = verifier
+        self.senders = senders
         self._metrics = metrics
         self.receiving = Receiving(MAX_RECEIVING_BYTES)
 
-    def begin(self, body: bytes, arrived_at: int, answer: Answer) -> bool:
-        """The short way of a request without credentials or special headers whose body is JSON and has no fault.
+    def begin(self, body: bytes, arrived_at: int, answer: Answer, sender: Sender | None = None) -> bool:
+        """The short way of a request from a known sender, without special headers, whose body is JSON and has no fault.
 
         `answer` is called once with how many readings were accepted and an error or None, perhaps before this returns.
         False, and nothing done, when the request has to go the ordinary way by `__call__`.
         """
-        admitted = decode_plainly(body, arrived_at=arrived_at)
+        admitted = decode_plainly(body, arrived_at=arrived_at, sender=sender)
         organization = self._directory.known_organization(admitted.organization_id) if admitted else None
         if admitted is None or organization is None:
             return False
@@ -116,7 +115,7 @@ class IngestEndpoint:
             raise MethodNotAllowedException(headers={"Allow": "POST"})
         headers = dict(scope["headers"])
         _check_accept(headers.get(b"accept", b""))
-        sender = await sender_of(self._verifier, headers.get(b"authorization", b""))
+        sender = await self.senders.find(headers.get(b"authorization", b""))
         check_declared_length(headers.get(b"content-length", b""))
         known = format_of(headers.get(b"content-type", b"application/json"))
         encoding = headers.get(b"content-encoding", b"")

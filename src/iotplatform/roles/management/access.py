@@ -15,7 +15,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
 from iotplatform.adapters.postgres.directory import Directory
-from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.principal import ANONYMOUS, Permission, Principal
 from iotplatform.errors import Rejected
@@ -29,25 +29,28 @@ _ACCEPTED: Final = frozenset({"*/*", "application/*", "application/json", "appli
 
 
 class Access(msgspec.Struct, frozen=True):
-    """`in_body`: the organization is named by the body, and the route itself asks `organization_for` about it."""
+    """`by`: where the organization stands. In the path the guard finds it; where the body names it, or the thing that
+    is asked for belongs to it, the route itself asks.
+    """
 
     needed: Needed
-    in_body: bool = False
+    by: Literal["path", "body", "thing"] = "path"
 
     @property
     def words(self) -> str:
-        return f"{self.needed}, by the body" if self.in_body else self.needed
+        return self.needed if self.by == "path" else f"{self.needed}, by the {self.by}"
 
 
-def _declared(needed: Needed, *, in_body: bool = False) -> Mapping[str, Access]:
-    return {_KEY: Access(needed, in_body)}
+def _declared(needed: Needed, by: Literal["path", "body", "thing"] = "path") -> Mapping[str, Access]:
+    return {_KEY: Access(needed, by)}
 
 
 # With a path parameter `org` the permission is needed in that organization.
 READ: Final = _declared("read")
 OPERATE: Final = _declared("operate")
 ADMINISTER: Final = _declared("administer")
-ADMINISTER_BY_BODY: Final = _declared("administer", in_body=True)
+ADMINISTER_BY_BODY: Final = _declared("administer", "body")
+ADMINISTER_BY_THING: Final = _declared("administer", "thing")
 # On the platform as a whole.
 PLATFORM: Final = _declared("platform")
 # Any person or program; what it gets to see depends on who it is.
@@ -77,7 +80,7 @@ def check_declared(handlers: Iterable[HTTPRouteHandler]) -> None:
         by_path = any("{org:" in path for path in handler.paths)
         if by_path and declared.needed not in {"ingest", "read", "operate", "administer", "platform"}:
             raise TypeError(f"{handler} is about one organization, and {declared.needed!r} is no permission in it")
-        if not by_path and not declared.in_body and declared.needed in {"read", "operate", "administer"}:
+        if not by_path and declared.by == "path" and declared.needed in {"read", "operate", "administer"}:
             raise TypeError(f"{handler} names no organization in which {declared.needed!r} could be needed")
 
 
@@ -106,19 +109,39 @@ async def organization_for(
     return organization
 
 
-def guard_by(verifier: Verifier, directory: Directory) -> Guard:
-    """Open mode: nobody needs a credential, and one that is presented is verified."""
+def guard_by(authenticator: Authenticator, directory: Directory, *, required: bool = False) -> Guard:
+    """Unless `required`, nobody needs a credential; one that is presented is verified."""
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         access = access_of(handler)
         if access.needed == "public":
             return
         _check_accept(connection.headers.get("accept", "*/*"))
-        principal = await _authenticate(verifier, connection.headers.get("authorization"))
+        credential = bearer(connection.headers.get("authorization"))
+        if credential is not None:
+            principal = await authenticator.authenticate(credential)
+        elif required:
+            raise Rejected("unauthenticated", "a credential is needed: `Authorization: Bearer <token or key>`")
+        else:
+            principal = ANONYMOUS
         connection.scope["state"][_PRINCIPAL] = principal
         await _check(directory, principal, access, connection.path_params.get("org"))
 
     return guard
+
+
+def bearer(authorization: str | None) -> str | None:
+    """The credential in an Authorization header; None when there is no header.
+
+    Raises:
+        Rejected: it holds something else (unauthenticated).
+    """
+    if authorization is None:
+        return None
+    scheme, _, credential = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise Rejected("unauthenticated", "the Authorization header must be `Bearer <token or key>`")
+    return credential.strip()
 
 
 async def _check(directory: Directory, principal: Principal, access: Access, organization_id: str | None) -> None:
@@ -133,22 +156,9 @@ async def _check(directory: Directory, principal: Principal, access: Access, org
             await organization_for(directory, principal, permission, organization_id)
             allowed = True
         case permission:
-            allowed = principal.kind != "device" if access.in_body else principal.may(permission, None)
+            allowed = principal.kind != "device" if access.by != "path" else principal.may(permission, None)
     if not allowed:
         raise forbidden()
-
-
-async def _authenticate(verifier: Verifier, authorization: str | None) -> Principal:
-    if authorization is None:
-        return ANONYMOUS
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Rejected("unauthenticated", "the Authorization header must be `Bearer <token>`")
-    claims = await verifier.verify(token.strip())
-    name = f"device {claims.organization_id}/{claims.device_id}"
-    return Principal(
-        "device", claims.token_id, name, organization_id=claims.organization_id, device_id=claims.device_id
-    )
 
 
 def _check_accept(accept: str) -> None:

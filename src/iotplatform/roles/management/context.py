@@ -17,7 +17,6 @@ from iotplatform.adapters.postgres.removals import Check
 from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
-from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
@@ -25,6 +24,7 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.errors import Rejected
 from iotplatform.roles.management.backtests import Backtests
+from iotplatform.roles.management.entrance import Entrance
 
 
 class ManagementContext(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     database: Database
     directory: Directory
     tokens: DeviceTokens
-    verifier: Verifier
+    entrance: Entrance
     streams: Streams
     latest: LatestValues
     ledger: Callable[[Organization], Awaitable[LedgerEntry]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from litestar import Request, Router
 from litestar.di import Provide
@@ -20,6 +20,7 @@ from iotplatform.roles.management.alarm_actions import (
     snooze_alarm,
 )
 from iotplatform.roles.management.alarms import list_alarms, read_alarm, read_timeline
+from iotplatform.roles.management.api_keys import create_api_key, list_api_keys, revoke_api_key
 from iotplatform.roles.management.audit import list_audit, list_platform_audit
 from iotplatform.roles.management.auditing import begin, finish_by
 from iotplatform.roles.management.channels import (
@@ -97,10 +98,34 @@ from iotplatform.roles.management.rules import (
     read_rule_version,
 )
 from iotplatform.roles.management.series import list_series
+from iotplatform.roles.management.sessions import change_password, log_in, log_out, read_me, refresh, set_up
 from iotplatform.roles.management.signing_keys import delete_signing_key, list_signing_keys
 from iotplatform.roles.management.telemetry import list_latest, list_readings
-from iotplatform.roles.management.tokens import create_token, read_keys, revoke_token
+from iotplatform.roles.management.tokens import create_token, read_keys, renew_token, revoke_token
+from iotplatform.roles.management.users import (
+    change_user,
+    create_user,
+    delete_user,
+    list_members,
+    list_users,
+    read_user,
+)
 from iotplatform.roles.management.windows import create_window, delete_window, list_windows, put_window, read_window
+
+PEOPLE: Final[list[HTTPRouteHandler]] = [
+    log_in,
+    refresh,
+    log_out,
+    set_up,
+    read_me,
+    change_password,
+    create_user,
+    list_users,
+    read_user,
+    change_user,
+    delete_user,
+    list_members,
+]
 
 
 def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
@@ -201,16 +226,22 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         put_device_limits,
         list_audit,
         list_platform_audit,
+        *PEOPLE,
+        create_api_key,
+        list_api_keys,
+        revoke_api_key,
+        renew_token,
         list_signing_keys,
         delete_signing_key,
         read_keys,
     ]
     check_declared(handlers)
+    entrance = context.entrance
     return [
         Router(
             path="/",
             route_handlers=handlers,
-            guards=[guard_by(context.verifier, context.directory)],
+            guards=[guard_by(entrance.authenticator, context.directory, required=entrance.required)],
             dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
             before_request=_prepare,
             after_request=finish_by(context.database),

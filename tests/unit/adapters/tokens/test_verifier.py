@@ -89,7 +89,7 @@ async def refused(verifier: Verifier, token: str) -> None:
 async def test_what_is_issued_is_verified(keys: SigningKeys, verifier: Verifier) -> None:
     now = int(time.time())
     token = DeviceTokens(keys).issue("orgA", "machine-123", "token-1", now, now + 60)
-    expected = DeviceClaims("orgA", "machine-123", "token-1", (now + 60) * 1_000_000)
+    expected = DeviceClaims("orgA", "machine-123", "token-1", (now + 60) * 1_000_000, keys.kid)
     assert await verifier.verify(token) == expected
     assert await verifier.verify(token) == expected
     assert jwt.get_unverified_header(token) == {"alg": "ES256", "kid": keys.kid, "typ": "JWT"}

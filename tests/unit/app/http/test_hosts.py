@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from litestar.types import Receive, Scope, Send
 
-from iotplatform.app.http.hosts import HostCheck
+from iotplatform.app.http.hosts import HostCheck, HostRules
 
 
 async def status_of(host: list[bytes], allowed: tuple[str, ...] = ()) -> int:
@@ -20,7 +20,7 @@ async def status_of(host: list[bytes], allowed: tuple[str, ...] = ()) -> int:
         raise AssertionError("nothing is read")
 
     scope = {"type": "http", "headers": [(b"host", value) for value in host]}
-    await HostCheck(app, allowed)(scope, receive, send)  # type: ignore[arg-type]
+    await HostCheck(app, HostRules(allowed))(scope, receive, send)  # type: ignore[arg-type]
     return started[0]
 
 

@@ -6,12 +6,14 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import argon2
 import httpx
 import pytest
 from litestar import Litestar
 
 from iotplatform.adapters.nats.dead_letters import LetterPage, PlacedLetter
 from iotplatform.adapters.nats.replay import ReplayResult
+from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
@@ -19,8 +21,10 @@ from iotplatform.adapters.postgres.device_removals import DeviceRemovals
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
+from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
+from iotplatform.adapters.tokens.user_tokens import UserTokens
 from iotplatform.adapters.tokens.verifier import Verifier
 from iotplatform.app.http.hosts import HostCheck
 from iotplatform.app.http.openapi import openapi_config
@@ -35,6 +39,7 @@ from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
+from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.routes import routes
 
 
@@ -173,7 +178,12 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         database=database,
         directory=directory,
         tokens=DeviceTokens(keys),
-        verifier=Verifier(directory.public_key, directory.token_is_live),
+        entrance=Entrance(
+            Authenticator(Verifier(directory.public_key, directory.token_is_live), directory.credentials),
+            UserTokens(keys),
+            PasswordHasher(argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)),
+            Guesses(),
+        ),
         backtests=Backtests(database.url),
         default_rule=default_rule,
         delete_organization=delete_organization,

@@ -172,18 +172,18 @@ async def test_a_deleted_device_is_gone_with_its_tokens(
 ) -> None:
     path = f"/organizations/{org}/devices/oven"
     made = (await client.put(path, json={"name": "Oven"})).json()
-    assert await context.verifier.verify(made["token"])
+    assert await context.entrance.authenticator.device(made["token"])
     assert (await client.delete(path)).status_code == 204
     assert (await client.get(path)).status_code == 404
     assert (await client.delete(path)).status_code == 404
     assert (await client.delete(f"/organizations/{org}/devices/%00")).status_code == 404
     await context.directory.apply([EVERYTHING])
     with pytest.raises(Rejected):
-        await context.verifier.verify(made["token"])
+        await context.entrance.authenticator.device(made["token"])
     again = (await client.put(path, json={"name": "New"})).json()
     assert again["token"] != made["token"]
     with pytest.raises(Rejected):
-        await context.verifier.verify(made["token"])
+        await context.entrance.authenticator.device(made["token"])
 
 
 @pytest.mark.parametrize(

@@ -57,21 +57,21 @@ async def test_from_one_key_to_the_next(
     assert await states(second, new.kid, old.kid) == ["signs", "configured"]
     # Also where it was verified before, and by a process that was not restarted yet.
     for token, device in ((by_old, "a"), (by_new, "b"), (by_old, "a")):
-        assert (await context.verifier.verify(token)).device_id == device
+        assert (await context.entrance.authenticator.device(token)).device_id == device
     published = {key["kid"] for key in (await first.get("/.well-known/jwks.json")).json()["keys"]}
     assert {old.kid, new.kid} <= published
 
     assert (await second.delete(f"/signing-keys/{old.kid}")).status_code == 409
     third, _ = await started_with(new_pem)
     assert await states(third, new.kid, old.kid) == ["signs", "verifies"]
-    assert (await context.verifier.verify(by_old)).device_id == "a"
+    assert (await context.entrance.authenticator.device(by_old)).device_id == "a"
     assert (await third.delete(f"/signing-keys/{new.kid}")).status_code == 409
     assert (await third.delete(f"/signing-keys/{old.kid}")).status_code == 204
     assert (await third.delete(f"/signing-keys/{old.kid}")).status_code == 404
     assert await states(third, new.kid, old.kid) == ["signs", "unknown"]
     with pytest.raises(Rejected):
-        await context.verifier.verify(by_old)
-    assert (await context.verifier.verify(by_new)).device_id == "b"
+        await context.entrance.authenticator.device(by_old)
+    assert (await context.entrance.authenticator.device(by_new)).device_id == "b"
     [entry] = (await third.get("/audit", params={"subject": old.kid, "action": "deleted"})).json()["items"]
     assert entry["kind"] == "signing_key"
     for each in (first, second, third):

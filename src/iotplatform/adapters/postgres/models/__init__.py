@@ -10,6 +10,13 @@ from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, L
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
+from iotplatform.adapters.postgres.models.people import (
+    ApiKeyRow,
+    RefreshTokenRow,
+    SessionRow,
+    UserRoleRow,
+    UserRow,
+)
 from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
 from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
@@ -25,6 +32,7 @@ from iotplatform.adapters.postgres.models.schema import Model, Xid8
 __all__ = [
     "AlarmEventRow",
     "AlarmRow",
+    "ApiKeyRow",
     "AuditRow",
     "ChangeRow",
     "ChannelRow",
@@ -50,6 +58,7 @@ __all__ = [
     "ProvisioningKeyRow",
     "QuotaDefaultRow",
     "ReadingRow",
+    "RefreshTokenRow",
     "RemovalRow",
     "RulePackOrganizationRow",
     "RulePackRow",
@@ -58,6 +67,9 @@ __all__ = [
     "RuleVersionRow",
     "SeriesRow",
     "SeriesUnitRow",
+    "SessionRow",
     "SigningKeyRow",
+    "UserRoleRow",
+    "UserRow",
     "Xid8",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, text
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from iotplatform.adapters.postgres.models.schema import NOW, ONE, Model, epoch_column
@@ -35,12 +35,15 @@ class DeviceTokenRow(Model):
             name="device_tokens_device_fkey",
         ),
         Index("device_tokens_device", "epoch", "device_id"),
+        UniqueConstraint("secret_hash", name="device_tokens_secret_hash_key"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     epoch: Mapped[int] = mapped_column(BigInteger)
     device_id: Mapped[str]
     kind: Mapped[str]
+    # SHA-256 of an opaque key; a JWT is stored nowhere.
+    secret_hash: Mapped[bytes | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[dt.datetime]
     revoked_at: Mapped[dt.datetime | None]
