@@ -213,7 +213,7 @@ class Intake:
             try:
                 await lanes.store(blocks)
             except StreamFull:
-                if await self._is_over_share(reader):
+                if await self._is_over_share(reader, step):
                     await self._give_up(lanes, step, blocks, backoff)
                     return
             except PublishRefused as error:
@@ -241,10 +241,11 @@ class Intake:
                 return
             await self._parts.publisher.wait_to_retry(backoff.next_s())
 
-    async def _is_over_share(self, reader: Reader) -> bool:
+    async def _is_over_share(self, reader: Reader, step: Step) -> bool:
+        """What waits: at the server, in memory, and in our hands."""
         with contextlib.suppress(PlatformError):
             answer = await self._api.call(f"CONSUMER.INFO.{reader.stream}.{reader.consumer}")
-            return int(answer["num_pending"]) + len(reader.buffer) > self._share
+            return int(answer["num_pending"]) + len(reader.buffer) + len(step.deliveries) > self._share
         return False
 
     async def _give_up(self, lanes: MqttLanes, step: Step, blocks: Blocks, backoff: Backoff) -> None:
