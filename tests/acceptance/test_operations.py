@@ -59,7 +59,19 @@ async def test_metrics_tell_what_happened(platform: Platform) -> None:
             if name.startswith("iotplatform_ledger_"):
                 # Where an operator needs to know which organization it is.
                 labels.discard("organization")
-            assert labels <= {"role", "reason", "severity", "channel", "outcome", "action", "le"}, name
+            known = {
+                "role",
+                "reason",
+                "severity",
+                "channel",
+                "outcome",
+                "action",
+                "le",
+                "scope",
+                "counted",
+                "answered_by",
+            }
+            assert labels <= known, name
 
 
 async def test_a_process_with_one_role_is_watched_like_any_other(platform: Platform, tmp_path: Path) -> None:
