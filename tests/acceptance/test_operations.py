@@ -26,6 +26,9 @@ PROMISED = {
 READING = {"organization_id": "metrics", "device_id": "m", "sensor_name": "temp", "value": 99.0}
 
 
+LABELS = {"role", "reason", "severity", "channel", "outcome", "action", "le", "scope", "counted", "answered_by"}
+
+
 async def test_metrics_tell_what_happened(platform: Platform) -> None:
     async with platform.client() as management, platform.client("ingest") as ingest:
         await management.post("/organizations", json={"id": "metrics", "name": "Metrics"})
