@@ -16,10 +16,11 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "iotplatform needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-# hatchling comes from the lock as well, so the project itself is built without fetching anything unlocked.
+# hatchling comes from the lock as well, so the project itself is built without fetching anything unlocked. nkeys is only
+# published as source: its hash is checked, but what it is built with (setuptools) is fetched unlocked.
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 	@echo "installing the locked dependencies into $(VENV)"
-	@$(PIP) install --require-hashes --only-binary :all: -r requirements.txt
+	@$(PIP) install --require-hashes --only-binary :all: --no-binary nkeys -r requirements.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
