@@ -93,9 +93,19 @@ async def nats_device(fleet: Fleet, name: str | None, **options: Any) -> AsyncIt
     host = urlsplit(fleet.platform.urls["nats"])
     if name is not None:
         options |= {"user": name, "password": fleet.tokens[name]}
-    client = await nats.connect(
-        f"nats://{host.hostname}:{host.port}", allow_reconnect=False, connect_timeout=15, **options
-    )
+    client = nats.NATS()
+    try:
+        await client.connect(
+            f"nats://{host.hostname}:{host.port}", allow_reconnect=False, connect_timeout=15, **options
+        )
+    except BaseException:
+        # nats-py leaves the socket of a connection that was refused to the garbage collector.
+        transport = client._transport
+        if transport is not None:
+            transport.close()
+            with contextlib.suppress(OSError):
+                await transport.wait_closed()
+        raise
     try:
         yield client
     finally:

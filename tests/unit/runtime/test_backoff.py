@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
+from iotplatform.runtime import backoff as backoff_module
 from iotplatform.runtime.backoff import Backoff
 
 
@@ -45,7 +46,8 @@ async def test_waits_as_long_as_it_says(monkeypatch):
     async def sleep(delay):
         waited.append(delay)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    # For this module alone: whatever else runs in this event loop would never let go of it again.
+    monkeypatch.setattr(backoff_module, "asyncio", SimpleNamespace(sleep=sleep))
     backoff = Backoff(0.1, 0.2)
     for _ in range(3):
         await backoff.wait()
