@@ -29,7 +29,7 @@ COMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, 1 (it ran and failed), 2 (usage), 78 (bad configuration)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Importing makes a hundred thousand objects that stay: they aren't searched for garbage, neither meanwhile nor later.
+    # Importing makes a hundred thousand objects that stay: they are not searched for garbage, now or later.
     gc.disable()
     parsed = _parser(given).parse_args(given)
     gc.freeze()
