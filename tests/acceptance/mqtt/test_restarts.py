@@ -166,7 +166,9 @@ async def test_a_fleet_comes_back_while_management_is_away(split):
 
     async def stored():
         async with others.client("operations") as http:
-            found = re.search(r"^iotplatform_readings_stored_total (\S+)", (await http.get("/metrics")).text, re.M)
+            found = re.search(
+                r"^iotplatform_readings_stored_total (\S+)", (await http.get("/metrics")).text, re.MULTILINE
+            )
         return found is not None and float(found[1]) >= 4 * DEVICES
 
     await eventually(stored)
