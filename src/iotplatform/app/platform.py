@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from iotplatform import __version__
 from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.app.health import Health, loop_lag
 from iotplatform.app.http.apps import operations_app
@@ -140,9 +142,18 @@ class Platform:
         metrics.add_gauge(
             "up", "Roles that this process hosts", ("role",), lambda: {(role,): 1.0 for role in self._roles}
         )
+        metrics.add_gauge("build_info", "1, and the version as a label", ("version",), lambda: {(__version__,): 1.0})
+        metrics.add_gauge(
+            "data_disk_bytes", "Of the disk that has the data directory", ("state",), lambda: _disk(self._settings)
+        )
         metrics.expose()
         stack.callback(metrics.close)
         tasks.start(loop_lag(health), "loop_lag")
+
+
+def _disk(settings: Settings) -> dict[tuple[str, ...], float]:
+    usage = shutil.disk_usage(settings.data_path)
+    return {("free",): float(usage.free), ("total",): float(usage.total)}
 
 
 async def _drain(server: HttpServer, serving: asyncio.Task[None]) -> None:

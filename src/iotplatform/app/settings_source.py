@@ -55,6 +55,9 @@ def _merge_environment(tables: Tables, environment: Mapping[str, str]) -> None:
         path = name.removeprefix(PREFIX).lower().split("__")
         if (len(path) == 1 and path[0] not in _TOP_LEVEL) or "" in path:
             raise ConfigError(f"{name}: unknown setting; they are named {PREFIX}<SECTION>__<KEY>")
+        if not value:
+            # As good as not there: what one compose file sets, another can only empty.
+            continue
         table = tables
         for part in path[:-1]:
             table = table.setdefault(part, {})

@@ -25,17 +25,24 @@ LATENCY_BUCKETS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 
+_SEVERITIES: Final = [(severity,) for severity in ("critical", "major", "minor", "warning", "info")]
+
 
 class Counter:
-    """A number that only grows, one for each combination of label values."""
+    """A number that only grows, one for each combination of label values.
+
+    Those of `known` are there from the start: what first appears with its first event has no rate.
+    """
 
     __slots__ = ("description", "labels", "name", "values")
 
-    def __init__(self, name: str, description: str, labels: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, name: str, description: str, labels: tuple[str, ...] = (), known: Iterable[tuple[str, ...]] = ()
+    ) -> None:
         self.name = name
         self.description = description
         self.labels = labels
-        self.values: dict[tuple[str, ...], int] = {} if labels else {(): 0}
+        self.values: dict[tuple[str, ...], int] = dict.fromkeys(known, 0) if labels else {(): 0}
 
     def add(self, amount: int = 1, *label_values: str) -> None:
         self.values[label_values] = self.values.get(label_values, 0) + amount
@@ -118,7 +125,7 @@ class Metrics(Collector):
         self.readings_accepted = Counter("readings_accepted", "Readings that the stream has acknowledged")
         self.readings_stored = Counter("readings_stored", "Accepted readings that reached the telemetry store")
         self.readings_dead_lettered = Counter(
-            "readings_dead_lettered", "Accepted readings that went to the dead letters", ("role",)
+            "readings_dead_lettered", "Accepted readings that went to the dead letters", ("role",), [("persistence",)]
         )
         self.readings_refused = Counter("readings_refused", "Readings or requests refused at the door", ("reason",))
         self.limit_refusals = Counter("limit_refusals", "Requests refused by a limit", ("scope", "counted"))
@@ -127,8 +134,8 @@ class Metrics(Collector):
         self.readings_unused = Counter("readings_unused", "Readings that analysis could not use")
         self.blocks_published = Counter("blocks_published", "Blocks of readings that the stream has acknowledged")
         self.breaches = Counter("breaches", "Readings that met the condition of a rule while no alarm was active")
-        self.alarms_raised = Counter("alarms_raised", "Alarms raised", ("severity",))
-        self.alarms_cleared = Counter("alarms_cleared", "Alarms cleared", ("severity",))
+        self.alarms_raised = Counter("alarms_raised", "Alarms raised", ("severity",), _SEVERITIES)
+        self.alarms_cleared = Counter("alarms_cleared", "Alarms cleared", ("severity",), _SEVERITIES)
         self.notifications = Counter("notifications", "Attempts to deliver a notification", ("channel", "outcome"))
         self.commits = Counter("commits", "Commits of a role's position with its effect", ("role",))
         self.reader_resets = Counter("reader_resets", "Readers that went back to their stored position", ("role",))

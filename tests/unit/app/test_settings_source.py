@@ -59,6 +59,13 @@ class TestPrecedence:
         settings = load(file, ingest__port="2")
         assert (settings.ingest.port, settings.ingest.host, settings.streams.keep_s) == (2, "127.0.0.2", 5)
 
+    def test_an_empty_variable_counts_as_not_set(self, write, tmp_path):
+        """One compose file can only empty what another one sets, such as a password that now comes from a file."""
+        secret = tmp_path / "url"
+        secret.write_text("nats://real@nats:4222\n")
+        assert load(nats__url="", nats__url_file=str(secret)).nats.url == "nats://real@nats:4222"
+        assert load(write("[ingest]\nport = 1\n"), ingest__port="").ingest.port == 1
+
     def test_arguments_win_over_both(self, write):
         file = write('data_dir = "file"\nroles = "ingest"\n')
         environment = {"data_dir": "environment", "roles": "analysis"}

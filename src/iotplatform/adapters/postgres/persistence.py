@@ -9,7 +9,7 @@ compared and set, so one that has lost its partition writes nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, Self
 
 import asyncpg
@@ -254,28 +254,42 @@ class ReadingStore:
     async def _rows(self, readings: Sequence[tuple[int, Sequence[tuple[Reading, int]]]]) -> Rows:
         """Rows of readings by epoch. Those of an organization that is gone are left out: its position will say so."""
         rows: Rows = {}
+        unknown: dict[int, set[Series]] = {}
+        left: list[tuple[int, Sequence[tuple[Reading, int]]]] = []
         for epoch, some in readings:
             for start in range(0, len(some), SLICE):
                 part = some[start : start + SLICE]
-                if unknown := add_rows(rows, part, self._series.get(epoch, {})):
-                    # Equal keys are of one series, so their order stays.
-                    found = await self._learn(epoch, unknown)
-                    add_rows(rows, [entry for entry in part if (entry[0].device_id, entry[0].sensor) in unknown], found)
+                if missing := add_rows(rows, part, self._series.get(epoch, {})):
+                    unknown.setdefault(epoch, set()).update(missing)
+                    left.append((epoch, part))
+                await asyncio.sleep(0)
+        if unknown:
+            found = await self._learn(unknown)
+            for epoch, part in left:
+                # Equal keys are of one series, so their order stays.
+                mine = unknown[epoch]
+                entries = [entry for entry in part if (entry[0].device_id, entry[0].sensor) in mine]
+                add_rows(rows, entries, found.get(epoch, {}))
                 await asyncio.sleep(0)
         return rows
 
-    async def _learn(self, epoch: int, unknown: set[Series]) -> dict[Series, int]:
-        columns = [[epoch] * len(unknown), [device for device, _ in unknown], [sensor for _, sensor in unknown]]
+    async def _learn(self, unknown: Mapping[int, Collection[Series]]) -> dict[int, dict[Series, int]]:
+        """Ids for series by epoch, of all organizations at once: it costs a commit."""
+        keys = [(epoch, device, sensor) for epoch, some in unknown.items() for device, sensor in some]
+        columns = [list(column) for column in zip(*keys, strict=True)]
         # In a transaction of its own: a series without readings harms nobody, and no commit waits for it.
         async with self._pool.acquire() as connection:
             await connection.execute(_ADD_SERIES, *columns)
             rows = await connection.fetch(_FIND_SERIES, *columns)
-        found = {(row["device_id"], row["sensor"]): row["id"] for row in rows}
-        if self._known_series + len(found) > MAX_KNOWN_SERIES:
+        if self._known_series + len(rows) > MAX_KNOWN_SERIES:
             self._series.clear()
             self._known_series = 0
-        self._known_series += len(found)
-        self._series.setdefault(epoch, {}).update(found)
+        self._known_series += len(rows)
+        found: dict[int, dict[Series, int]] = {}
+        for row in rows:
+            found.setdefault(row["epoch"], {})[row["device_id"], row["sensor"]] = row["id"]
+        for epoch, ids in found.items():
+            self._series.setdefault(epoch, {}).update(ids)
         return found
 
 
