@@ -112,6 +112,7 @@ class OrganizationRemover:
         async with self._removals.owner(removal.organization_id) as owner:
             if owner is None:
                 await self._streams.remove_stream(removal.organization_id)
+                await self._intake.remove_messages(removal.organization_id)
                 return
         await self._streams.remove_consumers(removal)
         await self._streams.remove_strangers(

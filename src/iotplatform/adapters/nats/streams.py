@@ -49,20 +49,12 @@ class Streams:
         await self._create_intake()
 
     async def _create_intake(self) -> None:
-        """Before the first device is let in: nats-server would make the source by itself, and keep nothing in it.
+        """Before the first device is let in: nats-server would make it itself, and keep nothing that nobody waits for.
 
-        With retention by interest a message is kept for consumers that exist, and the one behind a sourcing stream is
-        made anew after every start. With limits all is kept until it is trimmed; and because INTAKE always keeps its
-        last message, which says how far it has come, it goes on exactly there.
+        With retention by interest a message is kept for consumers that exist, and ours are in memory. With limits all
+        is kept until it is trimmed, so the organizations' readers can go on in it wherever they stopped.
         """
-        await self._create_stream(subjects.MQTT_MESSAGES, {"subjects": [f"{subjects.MQTT_PREFIX}>"]})
-        await self._create_stream(
-            subjects.INTAKE,
-            {
-                "discard": "new",
-                "sources": [{"name": subjects.MQTT_MESSAGES, "filter_subject": f"{subjects.MQTT_PREFIX}iot.>"}],
-            },
-        )
+        await self._create_stream(subjects.INTAKE, {"subjects": [f"{subjects.MQTT_PREFIX}>"]})
 
     async def create_organization(self, organization: Organization) -> None:
         """The organization's stream, and for each partition the consumers of both roles."""

@@ -38,7 +38,7 @@ from iotplatform.runtime.tasks import Tasks
 
 DRAIN_S: Final = 15.0
 STOP_S: Final = 5.0
-TRIM_EVERY_S: Final = 5.0
+TRIM_EVERY_S: Final = 30.0
 
 log = structlog.get_logger(role="ingest")
 
