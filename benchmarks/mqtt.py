@@ -3,7 +3,7 @@
 
     python benchmarks/mqtt.py --case qos1 --seconds 15
     python benchmarks/mqtt.py --case storm --connections 1000
-    python benchmarks/mqtt.py --case fleet --connections 1000 --rate 5000 --seconds 30
+    python benchmarks/mqtt.py --case fleet --connections 5000 --rate 5000 --seconds 30 --sync 2m
 
 Everything runs on the same cores: servers, platform and load. Prints one JSON line a figure.
 """
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--rate", type=float, default=5_000)
     parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--sync", default="always", help="embedded.nats_sync, of the fleet: %(default)s")
     arguments = parser.parse_args()
     if arguments.case == "qos1":
         for sync in ("always", "2m"):
@@ -43,9 +44,9 @@ def main() -> None:
             platform.organizations(ORGANIZATION, 1)
             say(benchmark="mqtt", case="storm", **storm(platform, arguments))
     else:
-        with stack() as platform:
+        with stack(embedded__nats_sync=arguments.sync) as platform:
             platform.organizations(ORGANIZATION, 1)
-            say(benchmark="mqtt", case="fleet", **fleet(platform, arguments))
+            say(benchmark="mqtt", case="fleet", sync=arguments.sync, **fleet(platform, arguments))
 
 
 def stored(platform: Stack) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TextIO
 
 from iotplatform.app.runtime_file import RuntimeFile
@@ -26,12 +27,13 @@ def banner(file: RuntimeFile, settings: Settings, took_s: float, setup_token: st
     if settings.auth_required:
         return "\n".join([*lines, *_way_in(file, setup_token)])
     if file.ingest and file.management:
+        curl = _curl(file)
         lines += [
             "",
             "Try:",
-            f"""  curl -X POST {file.management}/organizations {_JSON} -d '{{"id": "orgA", "name": "A Corp"}}'""",
-            f"  curl -X POST {file.ingest}/ingest {_JSON} -d '{_READING}'",
-            f"  curl {file.management}/organizations/orgA/telemetry/latest",
+            f"""  {curl} -X POST {file.management}/organizations {_JSON} -d '{{"id": "orgA", "name": "A Corp"}}'""",
+            f"  {curl} -X POST {file.ingest}/ingest {_JSON} -d '{_READING}'",
+            f"  {curl} {file.management}/organizations/orgA/telemetry/latest",
         ]
     return "\n".join(lines)
 
@@ -43,8 +45,12 @@ def _way_in(file: RuntimeFile, setup_token: str | None) -> list[str]:
     return [
         "",
         "Nobody can log in yet. Make the first administrator (this token holds until the next start):",
-        f"  curl -X POST {file.management}/setup {_JSON} -d '{person}'",
+        f"  {_curl(file)} -X POST {file.management}/setup {_JSON} -d '{person}'",
     ]
+
+
+def _curl(file: RuntimeFile) -> str:
+    return f"curl --cacert {shlex.quote(file.certificate)}" if file.certificate else "curl"
 
 
 def show(text: str, out: TextIO) -> None:

@@ -17,6 +17,7 @@ from iotplatform import __version__
 from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.app.health import Health, loop_lag
 from iotplatform.app.http.apps import operations_app
+from iotplatform.app.http.certificate import Certificate, CertificateFiles
 from iotplatform.app.http.server import HttpServer, bind, url_of
 from iotplatform.app.resources import Resources, open_resources
 from iotplatform.app.roles import Assembly, assemble, configured_keys
@@ -38,11 +39,18 @@ class Platform:
         self._roles = roles
         self._metrics = metrics
         self._stop = asyncio.Event()
+        files = settings.tls.files
+        self._certificate = None if files is None else Certificate(CertificateFiles(*files))
         self.started_in_s = 0.0
         self.setup_token: str | None = None
 
     def stop(self) -> None:
         self._stop.set()
+
+    @property
+    def reload(self) -> Callable[[], None] | None:
+        """Has the certificate looked at again, now; None where there is none."""
+        return None if self._certificate is None else self._certificate.look
 
     async def run(self, on_ready: Callable[[RuntimeFile, float], None]) -> None:
         """Start, call `on_ready`, and serve until `stop`.
@@ -56,6 +64,8 @@ class Platform:
         if "management" in self._roles:
             # Looked at again when they are used; here so that a wrong key ends in one line at once.
             configured_keys(self._settings)
+        if self._certificate is not None:
+            await asyncio.to_thread(self._certificate.load)
         async with AsyncExitStack() as stack:
             data = await asyncio.to_thread(DataDirectory.open, self._settings.data_path)
             stack.push_async_callback(asyncio.to_thread, data.close)
@@ -75,12 +85,15 @@ class Platform:
             server = HttpServer(
                 {listener: apps[name] for name, listener in sockets.items()},
                 {sockets[name]: hot_path for name, hot_path in assembly.hot_paths.items()},
+                self._certificate,
             )
+            if self._certificate is not None:
+                tasks.start(self._certificate.watch(), "certificate")
             serving = tasks.spawn(server.run(), "http")
             stack.push_async_callback(_drain, server, serving)
             async with asyncio.timeout(HTTP_STARTED_S):
                 await server.wait_started()
-            file = _runtime_file(sockets, resources)
+            file = _runtime_file(sockets, resources, self._certificate)
             await asyncio.to_thread(file.write, data.path)
             stack.push_async_callback(asyncio.to_thread, remove_runtime_file, data.path)
             health.ready = True
@@ -142,6 +155,19 @@ class Platform:
         metrics.add_gauge(
             "up", "Roles that this process hosts", ("role",), lambda: {(role,): 1.0 for role in self._roles}
         )
+        if (certificate := self._certificate) is not None:
+            metrics.add_gauge(
+                "certificate_expiry_seconds",
+                "Until the certificate of the HTTP ports ends; below 0 it has ended",
+                (),
+                lambda: {(): certificate.ends_in_s},
+            )
+            metrics.add_gauge(
+                "certificate_refusals",
+                "Times that changed files of the certificate could not be used",
+                (),
+                lambda: {(): float(certificate.refusals)},
+            )
         metrics.add_gauge("build_info", "1, and the version as a label", ("version",), lambda: {(__version__,): 1.0})
         metrics.add_gauge(
             "data_disk_bytes", "Of the disk that has the data directory", ("state",), lambda: _disk(self._settings)
@@ -161,9 +187,12 @@ async def _drain(server: HttpServer, serving: asyncio.Task[None]) -> None:
     await asyncio.wait({serving})
 
 
-def _runtime_file(sockets: dict[str, socket.socket], resources: Resources) -> RuntimeFile:
+def _runtime_file(
+    sockets: dict[str, socket.socket], resources: Resources, certificate: Certificate | None
+) -> RuntimeFile:
     urls = resources.urls
-    http = {name: url_of(listener) for name, listener in sockets.items()}
+    scheme = "http" if certificate is None else "https"
+    http = {name: url_of(listener, scheme) for name, listener in sockets.items()}
     return RuntimeFile(
         pid=os.getpid(),
         ingest=http.get("ingest"),
@@ -175,4 +204,5 @@ def _runtime_file(sockets: dict[str, socket.socket], resources: Resources) -> Ru
         mqtt_websocket=urls.mqtt_websocket,
         postgres=urls.postgres,
         redis=urls.redis,
+        certificate=None if certificate is None else str(certificate.files.cert),
     )

@@ -14,7 +14,10 @@ NAME: Final = "runtime.json"
 
 
 class RuntimeFile(msgspec.Struct, frozen=True):
-    """URLs usable as settings of another process; None for what this process doesn't run or know."""
+    """URLs usable as settings of another process; None for what this process doesn't run or know.
+
+    `certificate`: the file of the one that the HTTP ports show, by which clients on this machine can know them.
+    """
 
     pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
     ingest: str | None = None
@@ -26,6 +29,7 @@ class RuntimeFile(msgspec.Struct, frozen=True):
     mqtt_websocket: str | None = None
     postgres: str | None = None
     redis: str | None = None
+    certificate: str | None = None
 
     def write(self, data_dir: Path) -> None:
         draft = data_dir / f"{NAME}.new"

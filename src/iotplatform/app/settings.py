@@ -95,6 +95,18 @@ class Tls(Section, frozen=True):
     cert: str | None = None
     key: str | None = None
 
+    @property
+    def files(self) -> tuple[Path, Path] | None:
+        """Those of the certificate and of its key; None where HTTP is plain."""
+        for name, value, other in (("cert", self.cert, self.key), ("key", self.key, self.cert)):
+            if value is None and other is not None:
+                raise ConfigError(f"tls.{name}: is missing: a certificate and its key are given together, or neither")
+            if value is not None and (not value or "-----BEGIN" in value):
+                raise ConfigError(f"tls.{name}: must be the path of a PEM file, such as /etc/iotplatform/{name}.pem")
+        if self.cert is None or self.key is None:
+            return None
+        return Path(self.cert).expanduser().absolute(), Path(self.key).expanduser().absolute()
+
 
 class Auth(Section, frozen=True):
     mode: Literal["auto", "open", "required"] = "auto"
@@ -211,8 +223,7 @@ class Settings(Section, frozen=True):
             raise ConfigError("nats.replicas: the embedded NATS is one server: leave it 1, or set nats.url")
         if self.influx.url is not None:
             raise ConfigError("influx.url: storing in InfluxDB is not built yet; leave it unset to store in PostgreSQL")
-        if self.tls.cert is not None or self.tls.key is not None:
-            raise ConfigError("tls.cert: TLS is not built yet; leave it unset and put a TLS proxy in front")
+        _ = self.tls.files
         ports = [self.ingest.port, self.management.port, self.operations.port]
         taken = [port for port in ports if port]
         if len(taken) != len(set(taken)):

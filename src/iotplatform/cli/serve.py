@@ -60,6 +60,8 @@ async def _run(settings: Settings, roles: frozenset[RoleName], metrics: Metrics)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, platform.stop)
+    if platform.reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, platform.reload)
 
     def ready(file: RuntimeFile, took_s: float) -> None:
         # What stands now stays: routes, documents, the metadata of tables. A full collection that walks through all of

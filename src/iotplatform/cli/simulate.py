@@ -101,6 +101,13 @@ def add_parser(
         metavar="URL",
         help=f"MQTT, for --protocol mqtt; default: runtime.json in the data directory, else {DEFAULT_MQTT}",
     )
+    where.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="who signed the certificates of https URLs, in PEM; default: the system's, and for a platform that is "
+        "found in the data directory its own certificate",
+    )
     parser.set_defaults(run=run)
 
 
@@ -120,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
             token=arguments.token,
             batch=arguments.batch,
             mqtt=_mqtt(arguments),
+            ca=arguments.ca,
         )
     except ConfigError as error:
         return _fail(str(error), _BAD_CONFIGURATION)
@@ -135,6 +143,8 @@ def _simulate(simulation: Simulation, traffic: Traffic) -> int:
         tally = Tally(on_accepted=bar.update)
         try:
             asyncio.run(simulation.run(traffic, tally))
+        except ConfigError as error:
+            return _fail(str(error), _BAD_CONFIGURATION)
         except KeyboardInterrupt:
             interrupted = True
         except PlatformError as error:

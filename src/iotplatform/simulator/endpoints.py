@@ -15,10 +15,11 @@ DEFAULT_MQTT: Final = "mqtt://127.0.0.1:1883"
 
 
 class Endpoints(msgspec.Struct, frozen=True):
-    """Base URLs without a slash at the end."""
+    """Base URLs without a slash at the end. `certificate`: the file of the one that both of them show, where known."""
 
     ingest: str
     management: str
+    certificate: str | None = None
 
 
 class _Runtime(msgspec.Struct):
@@ -27,6 +28,7 @@ class _Runtime(msgspec.Struct):
     ingest: str | None = None
     management: str | None = None
     mqtt: str | None = None
+    certificate: str | None = None
 
 
 def find_mqtt(data_dir: Path, *, given: str | None = None) -> str:
@@ -44,6 +46,8 @@ def find_endpoints(data_dir: Path, *, ingest: str | None = None, management: str
     return Endpoints(
         ingest=(ingest or recorded.ingest or DEFAULT_INGEST).rstrip("/"),
         management=(management or recorded.management or DEFAULT_MANAGEMENT).rstrip("/"),
+        # Of a platform that was found, and of no other.
+        certificate=None if ingest or management else recorded.certificate,
     )
 
 

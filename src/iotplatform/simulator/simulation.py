@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Protocol
 
 import aiohttp
@@ -16,6 +17,7 @@ from iotplatform.simulator.endpoints import Endpoints
 from iotplatform.simulator.mqtt_fleet import MqttFleet
 from iotplatform.simulator.summary import Tally
 from iotplatform.simulator.traffic import Due, Reading, Traffic
+from iotplatform.simulator.trust import trust
 
 
 class Door(Protocol):
@@ -33,17 +35,20 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 500
     # Where MQTT is, to publish there instead.
     mqtt: str | None = None
+    ca: Path | None = None
 
     async def run(self, traffic: Traffic, tally: Tally) -> None:
         """The tally belongs to the caller, so that an interrupted run has one as well.
 
         Raises:
             PlatformError: the platform can't be reached, refused, or was away for too long.
+            ConfigError: there are no certificates where some should be.
         """
+        trusted = trust(self.ca, self.endpoints.certificate)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         # One connection per lane and one for management: a lane never waits for another's connection.
         # Idle connections go before a server drops them (usual is 5 s): a batch sent into a closing one is in doubt.
-        connector = aiohttp.TCPConnector(limit=len(traffic.lanes) + 1, keepalive_timeout=4)
+        connector = aiohttp.TCPConnector(limit=len(traffic.lanes) + 1, keepalive_timeout=4, ssl=trusted or True)
         async with aiohttp.ClientSession(connector=connector, timeout=REQUEST_TIMEOUT, headers=headers) as session:
             platform = Platform(session, self.endpoints, tally)
             await platform.ensure_organization(self.organization, reachable=self.token is None)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.intake_log import IntakeLog
 from iotplatform.adapters.nats.intake_trimming import IntakeTrimmer
@@ -127,12 +128,12 @@ async def test_intake_is_trimmed_behind_its_readers_and_keeps_its_last_message(c
         await eventually(lambda: _is(stored(client, organization), 20))
 
         async def trimmed():
-            await IntakeTrimmer(client.connection).trim([organization, other])
-            return (await client.api.call("STREAM.INFO.INTAKE"))["state"]["messages"] == 1
+            await IntakeTrimmer(client.connection, sessions_keep_s=0).trim([organization, other])
+            return (await client.api.call(f"STREAM.INFO.{subjects.INTAKE}"))["state"]["messages"] == 1
 
         await eventually(trimmed)
     resumed = await IntakeLog(client.connection, client.publisher).resume(organization)
-    assert resumed.position == (await client.api.call("STREAM.INFO.INTAKE"))["state"]["last_seq"]
+    assert resumed.position == (await client.api.call(f"STREAM.INFO.{subjects.INTAKE}"))["state"]["last_seq"]
 
 
 async def _is(found, expected):

@@ -85,3 +85,10 @@ def test_what_this_process_does_not_run_is_not_offered():
     assert commands(text) == []
     assert "None" not in text
     assert "management" not in text
+
+
+def test_over_tls_the_commands_know_whom_to_trust():
+    file = RuntimeFile(pid=1, ingest="https://h:1", management="https://h:2", certificate="/etc/my cert.pem")
+    tried = commands(banner(file, Settings(), 1.0))
+    assert len(tried) == 3
+    assert all(words[:3] == ["curl", "--cacert", "/etc/my cert.pem"] for words in tried)

@@ -35,6 +35,7 @@ def test_scripts_read_it_as_plain_json_with_every_key(tmp_path):
         "mqtt_websocket": None,
         "postgres": None,
         "redis": None,
+        "certificate": None,
     }
 
 

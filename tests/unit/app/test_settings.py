@@ -155,8 +155,10 @@ def test_an_empty_name_is_not_the_current_directory():
     ("settings", "name"),
     [
         ({"influx": Influx(url="http://localhost:8086")}, "influx.url"),
-        ({"tls": Tls(cert="cert.pem")}, "tls.cert"),
+        ({"tls": Tls(cert="cert.pem")}, "tls.key"),
         ({"tls": Tls(key="key.pem")}, "tls.cert"),
+        ({"tls": Tls(cert="cert.pem", key="-----BEGIN PRIVATE KEY-----")}, "tls.key"),
+        ({"tls": Tls(cert="", key="key.pem")}, "tls.cert"),
         ({"mail": Mail(url="smtp://localhost")}, "mail.from"),
         ({"mail": Mail(sender="nobody")}, "mail.from"),
     ],

@@ -18,7 +18,7 @@ ARRIVED: Final = "Iot-Arrived"
 FINGERPRINT: Final = "Iot-Fingerprint"
 # Its format, on a control message (`domain.control`): no lane has made it, and it holds no readings.
 CONTROL: Final = "Iot-Control"
-# Of a block or a letter made of messages of MQTT: up to where in INTAKE they go.
+# Of a block or a letter made of messages of MQTT: up to where in `subjects.INTAKE` they go.
 INTAKE: Final = "Iot-Intake"
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 

@@ -1,4 +1,4 @@
-"""Trimming of INTAKE and of what it is sourced from: what every organization's reader has behind it goes."""
+"""Trimming of INTAKE: what every organization's reader has behind it goes, once no session waits for it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ SESSIONS_KEEP_S: Final = 600
 
 
 class IntakeTrimmer:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, sessions_keep_s: float = SESSIONS_KEEP_S) -> None:
         self._api = JetStreamApi(connection)
+        self._sessions_keep_s = sessions_keep_s
 
     async def trim(self, organizations: list[Organization]) -> int:
-        """The number of messages removed from INTAKE; its last one always stays, since it says where to go on.
+        """The number of messages removed from INTAKE; its last one always stays.
 
         An organization whose consumer is not there yet has read nothing. What belongs to none of them is trimmed with
         the rest.
@@ -29,17 +30,18 @@ class IntakeTrimmer:
             Unavailable, ApiError: JetStream is away.
         """
         # The end first: what comes afterwards is above it, whatever a consumer then says of itself.
-        last = int((await self._api.call(f"STREAM.INFO.{subjects.INTAKE}"))["state"]["last_seq"])
-        consumers = await self._consumers()
-        cut = last
+        state = (await self._api.call(f"STREAM.INFO.{subjects.INTAKE}"))["state"]
+        young = await self._first_young()
+        cut = int(state["last_seq"]) if young is None else min(int(state["last_seq"]), young)
+        if cut <= int(state["first_seq"]):
+            return 0
         for organization in organizations:
-            found = consumers.get(subjects.intake_consumer(organization.epoch))
+            found = await self._consumer(organization)
             if found is None:
                 return 0
             if found["num_pending"] or found["num_ack_pending"]:
                 cut = min(cut, int(found["ack_floor"]["stream_seq"]) + 1)
         answer = await self._api.call(f"STREAM.PURGE.{subjects.INTAKE}", {"seq": cut}) if cut > 1 else {}
-        await self._trim_source()
         return int(answer.get("purged", 0))
 
     async def remove_consumer(self, epoch: int) -> None:
@@ -50,23 +52,28 @@ class IntakeTrimmer:
             if error.code != NOT_FOUND_CONSUMER:
                 raise
 
-    async def _consumers(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
-        while True:
-            page = await self._api.call(f"CONSUMER.LIST.{subjects.INTAKE}", {"offset": len(found)})
-            found |= {consumer["name"]: consumer for consumer in page.get("consumers") or ()}
-            if len(found) >= page["total"] or not page.get("consumers"):
-                return found
-
-    async def _trim_source(self) -> None:
-        """No further than INTAKE has come, and nothing young."""
-        sources = (await self._api.call(f"STREAM.INFO.{subjects.INTAKE}")).get("sources") or [{}]
-        behind = int(sources[0].get("seq", 0))
-        if behind <= 1:
-            return
-        since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=SESSIONS_KEEP_S)).isoformat().replace("+00:00", "Z")
-        young = await self._api.get(
-            subjects.MQTT_MESSAGES, {"next_by_subj": f"{subjects.MQTT_PREFIX}>", "start_time": since}
+    async def remove_messages(self, organization_id: str) -> None:
+        """Only while no organization has this id, nor can get it."""
+        await self._api.call(
+            f"STREAM.PURGE.{subjects.INTAKE}", {"filter": subjects.intake_subjects(organization_id)}, timeout_s=30
         )
-        cut = min(behind, young.sequence) if young else behind
-        await self._api.call(f"STREAM.PURGE.{subjects.MQTT_MESSAGES}", {"seq": cut})
+
+    async def _consumer(self, organization: Organization) -> dict[str, Any] | None:
+        """Each by its name: a list would have every session of a device in it."""
+        try:
+            return await self._api.call(
+                f"CONSUMER.INFO.{subjects.INTAKE}.{subjects.intake_consumer(organization.epoch)}"
+            )
+        except ApiError as error:
+            if error.code == NOT_FOUND_CONSUMER:
+                return None
+            raise
+
+    async def _first_young(self) -> int | None:
+        """The first message that may still be wanted by a session."""
+        since = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=self._sessions_keep_s)
+        found = await self._api.get(
+            subjects.INTAKE,
+            {"next_by_subj": f"{subjects.MQTT_PREFIX}>", "start_time": since.isoformat().replace("+00:00", "Z")},
+        )
+        return None if found is None else found.sequence

@@ -21,6 +21,9 @@ class StreamLimits(msgspec.Struct, frozen=True):
     notifications_max_bytes: int = 1 << 30
     dead_letters_per_subject: int = 100_000
     dead_letters_max_bytes: int = 1 << 30
+    retained: int = 100_000
+    retained_max_bytes: int = 1 << 30
+    retained_max_size: int = 128 << 10
 
 
 class Streams:
@@ -49,18 +52,22 @@ class Streams:
         await self._create_intake()
 
     async def _create_intake(self) -> None:
-        """Before the first device is let in: nats-server would make the source by itself, and keep nothing in it.
+        """Before the first device is let in: nats-server would make it itself, and keep nothing that nobody waits for.
 
-        With retention by interest a message is kept for consumers that exist, and the one behind a sourcing stream is
-        made anew after every start. With limits all is kept until it is trimmed; and because INTAKE always keeps its
-        last message, which says how far it has come, it goes on exactly there.
+        With retention by interest a message is kept for consumers that exist, and ours are in memory. With limits all
+        is kept until it is trimmed, so the organizations' readers can go on in it wherever they stopped.
         """
-        await self._create_stream(subjects.MQTT_MESSAGES, {"subjects": [f"{subjects.MQTT_PREFIX}>"]})
+        await self._create_stream(subjects.INTAKE, {"subjects": [f"{subjects.MQTT_PREFIX}>"]})
+        # Without bounds of ours it would have none; what is beyond them is delivered, and not kept.
         await self._create_stream(
-            subjects.INTAKE,
+            subjects.RETAINED,
             {
+                "subjects": [f"{subjects.RETAINED_PREFIX}>"],
+                "max_msgs_per_subject": 1,
                 "discard": "new",
-                "sources": [{"name": subjects.MQTT_MESSAGES, "filter_subject": f"{subjects.MQTT_PREFIX}iot.>"}],
+                "max_msgs": self._limits.retained,
+                "max_bytes": self._limits.retained_max_bytes,
+                "max_msg_size": self._limits.retained_max_size,
             },
         )
 

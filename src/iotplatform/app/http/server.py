@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import uvicorn
 
+from iotplatform.app.http.certificate import Certificate
 from iotplatform.app.http.hot_path import HotPath, HotProtocol
 from iotplatform.app.http.problems import send_problem
 from iotplatform.app.http.protocol import watch
+from iotplatform.app.http.tls_listener import BACKLOG, TlsListener
 from iotplatform.errors import ConfigError, Unavailable
 
-BACKLOG: Final = 2_048
 DRAIN_S: Final = 20
 MOST_CONNECTIONS: Final = 10_000
 # Connections to our servers, listeners, files, and what tests and users have open beside.
@@ -56,9 +57,9 @@ def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def connections_of_a_port(ports: int) -> int:
@@ -74,13 +75,28 @@ def connections_of_a_port(ports: int) -> int:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._certificate = certificate
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._certificate is None:
+            await super().startup(sockets)
+        else:
+            # Uvicorn closes them like its own.
+            self.servers = [self._secured(listener, self._certificate) for listener in sockets or ()]  # type: ignore[misc]
+            self.started = True
         self.listening.set()
+
+    def _secured(self, listener: socket.socket, certificate: Certificate) -> TlsListener:
+        kind: Any = self.config.http_protocol_class
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = kind(config=self.config, server_state=self.server_state, app_state={})
+            return made
+
+        return TlsListener(listener, certificate, protocol, kind.open_connections, kind.most_connections)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -89,10 +105,16 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """`hot_paths` are the short ways of some of the listeners, beside their applications."""
+    """`hot_paths` are the short ways of some of the listeners, beside their applications.
+
+    With a certificate all of them speak TLS, and nothing else.
+    """
 
     def __init__(
-        self, apps: Mapping[socket.socket, App], hot_paths: Mapping[socket.socket, HotPath] | None = None
+        self,
+        apps: Mapping[socket.socket, App],
+        hot_paths: Mapping[socket.socket, HotPath] | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self._sockets = list(apps)
         self._by_port = {port_of(listener): app for listener, app in apps.items()}
@@ -113,7 +135,7 @@ class HttpServer:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=DRAIN_S,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, certificate)
 
     async def _switch(self, scope: Any, receive: Any, send: Any) -> None:
         try:
