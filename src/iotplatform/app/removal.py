@@ -12,6 +12,7 @@ from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.intake_trimming import IntakeTrimmer
 from iotplatform.adapters.nats.removal import EpochRemover
+from iotplatform.adapters.nats.retained import RetainedMessages
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
@@ -41,6 +42,7 @@ class OrganizationRemover:
         self._gaps = Gaps(database)
         self._streams = EpochRemover(connection)
         self._intake = IntakeTrimmer(connection)
+        self._retained = RetainedMessages(connection)
         self._keys = EpochKeys(redis)
         self._directory = directory
 
@@ -113,6 +115,7 @@ class OrganizationRemover:
             if owner is None:
                 await self._streams.remove_stream(removal.organization_id)
                 await self._intake.remove_messages(removal.organization_id)
+                await self._retained.remove(removal.organization_id)
                 return
         await self._streams.remove_consumers(removal)
         await self._streams.remove_strangers(

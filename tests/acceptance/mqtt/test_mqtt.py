@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import aiomqtt
@@ -121,3 +122,26 @@ async def test_in_open_mode_an_unknown_device_is_registered_by_its_first_reading
         return found.status_code == 200
 
     await eventually(known)
+
+
+async def test_a_client_id_without_end_is_refused(fleet):
+    async with fleet.device("pump", identifier=f"{fleet.organization}:pump:{'x' * 200}") as pump:
+        await pump.publish(f"iot/{fleet.organization}/pump/telemetry", b'{"temp": 1}', qos=1)
+    with pytest.raises(aiomqtt.MqttError):
+        async with fleet.device("pump", identifier=f"{fleet.organization}:pump:{'x' * 60_000}"):
+            pass
+    await fleet.stored(1)
+
+
+async def test_a_device_has_so_many_subscriptions_and_no_more(fleet):
+    own = f"iot/{fleet.organization}/pump"
+    async with fleet.device("pump") as pump:
+        codes = [(await pump.subscribe(f"{own}/some/{number}"))[0] for number in range(550)]
+        refused = [code for code in codes if getattr(code, "value", code) == 128]
+        assert 40 <= len(refused) <= 60
+        # It has what it has, and goes on.
+        await pump.publish(f"{own}/some/1", b"hello", qos=1)
+        await pump.publish(f"{own}/telemetry", b'{"temp": 1}', qos=1)
+        async with asyncio.timeout(10):
+            assert (await anext(pump.messages)).payload == b"hello"
+    await fleet.stored(1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 
 import nats
 import pytest
 from nats.errors import NoRespondersError
 from nats.js.errors import APIError
 
-from tests.support.mqtt import nats_device
+from tests.support.mqtt import Fleet, nats_device
 
 BODY = json.dumps({"values": {"pressure": 1.5, "flow": 2.5}}).encode()
 
@@ -93,3 +94,48 @@ async def test_a_credential_that_is_presented_is_verified(fleet):
     with pytest.raises(nats.errors.Error):
         async with nats_device(fleet, "pump"):
             pass
+
+
+@pytest.fixture
+async def neighbour(fleet):
+    """An organization beside it."""
+    organization = f"next-{uuid.uuid4().hex[:8]}"
+    made = await fleet.http.post("/organizations", json={"id": organization, "name": "Next"})
+    assert made.status_code == 201, made.text
+    made = Fleet(fleet.platform, fleet.http, organization)
+    await made.add("spy")
+    return made
+
+
+async def test_nobody_else_hears_the_answers_of_an_organization(fleet, neighbour):
+    async with (
+        nats_device(neighbour, "spy") as spy,
+        nats_device(fleet, None) as anybody,
+        nats_device(fleet, "pump") as own,
+    ):
+        heard = [await listener.subscribe("_INBOX.>") for listener in (spy, anybody)]
+        for listener in (spy, anybody):
+            await listener.flush()
+        for _ in range(3):
+            await own.jetstream().publish(f"intake.{fleet.organization}.pump", BODY)
+        with pytest.raises(APIError):
+            await own.jetstream().publish(f"intake.{fleet.organization}.pump", b"no json")
+        # What they hear themselves comes behind whatever they may have heard before.
+        await spy.jetstream().publish(f"intake.{neighbour.organization}.spy", BODY)
+        await anybody.jetstream().publish(f"intake.{neighbour.organization}.spy", BODY)
+        for listener in (spy, anybody):
+            await listener.flush()
+        assert [subscription.pending_msgs for subscription in heard] == [1, 1]
+
+
+async def test_a_device_can_have_an_inbox_of_its_own_among_its_like(fleet):
+    await fleet.add("valve")
+    prefix = f"inbox.{fleet.organization}.pump"
+    async with nats_device(fleet, "valve") as spy, nats_device(fleet, "pump", inbox_prefix=prefix.encode()) as pump:
+        heard = await spy.subscribe("_INBOX.>")
+        await spy.subscribe(f"{prefix}.>")
+        await spy.flush()
+        ack = await pump.jetstream().publish(f"intake.{fleet.organization}.pump", BODY)
+        assert ack.seq > 0
+        await spy.jetstream().publish(f"intake.{fleet.organization}.valve", BODY)
+        assert heard.pending_msgs == 1

@@ -14,6 +14,13 @@ MAX_PAYLOAD: Final = 8 * 1024 * 1024
 USER: Final = "platform"
 # A storm of reconnections is answered in its order: so long may the last one wait.
 AUTH_TIMEOUT_S: Final = 15
+# Of devices of NATS, for organizations to be apart in: see `adapters.nats.device_accounts`.
+DEVICE_ACCOUNTS: Final = 256
+# Of one connection: what a user's token says of it is not looked at by nats-server 2.15. A filter of MQTT that ends in
+# "#" counts for two, and one with QoS 1 or 2 for one more.
+MAX_SUBSCRIPTIONS: Final = 500
+# Of what a device of NATS sends: what the door takes, and its headers.
+MAX_DEVICE_PAYLOAD: Final = (1 << 20) + (16 << 10)
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -108,11 +115,13 @@ system_account: SYS
 
 
 def _accounts_with_callout(passwords: Passwords, callout: CalloutUsers) -> str:
-    """Devices of MQTT are in PLATFORM, of NATS in DEVICES: see docs/mqtt.md, and config/nats/devices.conf."""
+    """Devices of MQTT are in PLATFORM, of NATS in DEVICES…: see docs/mqtt.md, and config/nats/devices.conf."""
+    devices = "\n".join(map(_devices, ("DEVICES", *(f"DEVICES_{number}" for number in range(DEVICE_ACCOUNTS)))))
     return f"""
 accounts {{
   PLATFORM {{
     jetstream: enabled
+    limits {{ max_subscriptions: {MAX_SUBSCRIPTIONS} }}
     users: [ {{ user: "{USER}", password: {quoted(passwords.platform)} }} ]
     exports: [
       {{ service: "intake.*.*" }}
@@ -120,13 +129,7 @@ accounts {{
       {{ stream: "iot.*.*.commands.*" }}
     ]
   }}
-  DEVICES {{
-    imports: [
-      {{ service: {{ account: PLATFORM, subject: "intake.*.*" }} }}
-      {{ service: {{ account: PLATFORM, subject: "iot.*.*.replies.*" }} }}
-      {{ stream: {{ account: PLATFORM, subject: "iot.*.*.commands.*" }} }}
-    ]
-  }}
+{devices}
   AUTH {{
     users: [ {{ nkey: {callout.auth} }} ]
   }}
@@ -145,3 +148,15 @@ authorization {{
   }}
 }}
 """
+
+
+def _devices(account: str) -> str:
+    return f"""\
+  {account} {{
+    limits {{ max_subscriptions: {MAX_SUBSCRIPTIONS}, max_payload: {MAX_DEVICE_PAYLOAD} }}
+    imports: [
+      {{ service: {{ account: PLATFORM, subject: "intake.*.*" }} }}
+      {{ service: {{ account: PLATFORM, subject: "iot.*.*.replies.*" }} }}
+      {{ stream: {{ account: PLATFORM, subject: "iot.*.*.commands.*" }} }}
+    ]
+  }}"""

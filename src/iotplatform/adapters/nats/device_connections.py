@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
@@ -10,12 +11,14 @@ import structlog
 from nats.aio.msg import Msg
 
 from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.device_accounts import is_of_devices
 from iotplatform.errors import Unavailable
 from iotplatform.runtime.tasks import Tasks
 
 log = structlog.get_logger(role="ingest")
 
-ACCOUNTS: Final = ("PLATFORM", "DEVICES")
+# Where devices of MQTT are, and the platform itself.
+PLATFORM: Final = "PLATFORM"
 PAGE: Final = 1_024
 # How long servers of a cluster may take to answer.
 ANSWER_S: Final = 1.0
@@ -58,6 +61,7 @@ class _Told(msgspec.Struct):
 class _Listed(msgspec.Struct):
     cid: int
     authorized_user: str = ""
+    account: str = ""
 
 
 class _Page(msgspec.Struct):
@@ -87,6 +91,7 @@ class DeviceConnections:
         self._on_event = on_event
         self._on_list = on_list
         self.live: dict[Link, str] = {}
+        self._counts: Counter[str] = Counter()
         # What has come and gone while a list is on its way; None of those that have gone.
         self._meanwhile: dict[Link, str | None] = {}
         self._listing = False
@@ -105,6 +110,10 @@ class DeviceConnections:
     async def stop(self) -> None:
         await self._tasks.stop()
 
+    def count(self, name: str) -> int:
+        """How many of the live connections are called so."""
+        return self._counts[name]
+
     async def end(self, link: Link) -> None:
         """End a connection now; the client may try again, and is asked again who it is."""
         try:
@@ -120,29 +129,31 @@ class DeviceConnections:
     async def _told(self, message: Msg) -> None:
         _, _, account, what = message.subject.split(".")
         kind = _KINDS.get(what)
-        if kind is None or account not in ACCOUNTS:
+        if kind is None or not _is_watched(account):
             return
         try:
             told = _told_decoder.decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return
         link = Link(told.server.id, told.client.id)
+        before = self.live.pop(link, None)
+        if before is not None:
+            self._counts[before] -= 1
+            if not self._counts[before]:
+                del self._counts[before]
         if kind == "connected":
             self.live[link] = told.client.user
-        else:
-            self.live.pop(link, None)
+            self._counts[told.client.user] += 1
         if self._listing:
             self._meanwhile[link] = self.live.get(link)
         self._on_event(Event(kind, link, told.client.user))
 
     async def _relist(self) -> None:
         """What came or went while nothing was heard."""
-        found: dict[Link, str] = {}
         self._meanwhile = {}
         self._listing = True
         try:
-            for account in ACCOUNTS:
-                found |= await self._list(account)
+            found = await self._list()
         except (Unavailable, msgspec.DecodeError) as error:
             log.warning("connections.not_listed", detail=str(error))
             return
@@ -155,18 +166,23 @@ class DeviceConnections:
                 found[link] = name
         self._meanwhile = {}
         self.live = found
+        self._counts = Counter(found.values())
         await self._on_list()
 
-    async def _list(self, account: str) -> dict[Link, str]:
+    async def _list(self) -> dict[Link, str]:
         found: dict[Link, str] = {}
-        query = {"auth": True, "acc": account, "limit": PAGE}
+        query = {"auth": True, "limit": PAGE}
         answers = await self._connection.collect(
             "$SYS.REQ.SERVER.PING.CONNZ", msgspec.json.encode(query), within_s=ANSWER_S
         )
         for first in map(_list.decode, (answer.data for answer in answers)):
             page, offset = first, 0
             while True:
-                found |= {Link(page.server.id, one.cid): one.authorized_user for one in page.data.connections}
+                found |= {
+                    Link(page.server.id, one.cid): one.authorized_user
+                    for one in page.data.connections
+                    if _is_watched(one.account)
+                }
                 offset += len(page.data.connections)
                 if offset >= page.data.total or not page.data.connections:
                     break
@@ -175,3 +191,7 @@ class DeviceConnections:
                 )
                 page = _list.decode(answer.data)
         return found
+
+
+def _is_watched(account: str) -> bool:
+    return account == PLATFORM or is_of_devices(account)

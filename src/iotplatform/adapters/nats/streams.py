@@ -21,6 +21,9 @@ class StreamLimits(msgspec.Struct, frozen=True):
     notifications_max_bytes: int = 1 << 30
     dead_letters_per_subject: int = 100_000
     dead_letters_max_bytes: int = 1 << 30
+    retained: int = 100_000
+    retained_max_bytes: int = 1 << 30
+    retained_max_size: int = 128 << 10
 
 
 class Streams:
@@ -55,6 +58,18 @@ class Streams:
         is kept until it is trimmed, so the organizations' readers can go on in it wherever they stopped.
         """
         await self._create_stream(subjects.INTAKE, {"subjects": [f"{subjects.MQTT_PREFIX}>"]})
+        # Without bounds of ours it would have none; what is beyond them is delivered, and not kept.
+        await self._create_stream(
+            subjects.RETAINED,
+            {
+                "subjects": [f"{subjects.RETAINED_PREFIX}>"],
+                "max_msgs_per_subject": 1,
+                "discard": "new",
+                "max_msgs": self._limits.retained,
+                "max_bytes": self._limits.retained_max_bytes,
+                "max_msg_size": self._limits.retained_max_size,
+            },
+        )
 
     async def create_organization(self, organization: Organization) -> None:
         """The organization's stream, and for each partition the consumers of both roles."""

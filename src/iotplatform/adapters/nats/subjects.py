@@ -13,6 +13,9 @@ DEADLETTER: Final = "DEADLETTER"
 # nats-server's own, where it keeps what was published by MQTT with QoS 1 and 2 before it acknowledges it.
 INTAKE: Final = "$MQTT_msgs"
 MQTT_PREFIX: Final = "$MQTT.msgs."
+# And what it hands to whoever subscribes later.
+RETAINED: Final = "$MQTT_rmsgs"
+RETAINED_PREFIX: Final = "$MQTT.rmsgs."
 PRIORITY_GROUP: Final = "holder"
 
 

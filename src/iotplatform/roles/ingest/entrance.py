@@ -2,7 +2,7 @@
 
 Topics of MQTT and subjects of NATS are the same names. MQTT devices are in the platform's own account, where MQTT keeps
 its sessions; they can reach nothing but their topics. NATS devices need an inbox for answers, and everybody's inboxes
-begin alike: so they are in an account of their own, into which only the door, commands and replies are let.
+begin alike: so they are in accounts of their organizations, into which only the door, commands and replies are let.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Final
 import msgspec
 
 from iotplatform.adapters.nats.callout import Caller, Grant
+from iotplatform.adapters.nats.device_accounts import SHARED
+from iotplatform.adapters.nats.device_connections import PLATFORM
 from iotplatform.adapters.tokens.verifier import DeviceClaims
 from iotplatform.errors import Rejected
 
@@ -21,6 +23,9 @@ from iotplatform.errors import Rejected
 SEPARATOR: Final = ":"
 # What nats-server gives a client that names none: as good as a secret, so nobody's session is behind it.
 _GIVEN_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
+MAX_CLIENT_ID: Final = 256
+# With one token. A device has one or two; a gateway a few more.
+MAX_CONNECTIONS: Final = 32
 
 _OPEN_MQTT: Final = ("iot.>",)
 _OPEN_NATS: Final = (("intake.>", "iot.*.*.replies.*"), ("_INBOX.>", "iot.*.*.commands.*"))
@@ -44,10 +49,23 @@ class Sign(msgspec.Struct, frozen=True):
 
 
 class Entrance:
-    """`verify` tells whose token it is; `is_open` whether who has none may come in."""
+    """`verify` tells whose token it is; `is_open` whether who has none may come in.
 
-    def __init__(self, verify: Callable[[str], Awaitable[DeviceClaims]], *, is_open: bool) -> None:
+    `account_of` names the server's account for an organization's devices of NATS, `connections_of` says how many
+    connections there are under a sign.
+    """
+
+    def __init__(
+        self,
+        verify: Callable[[str], Awaitable[DeviceClaims]],
+        account_of: Callable[[str], Awaitable[str]],
+        connections_of: Callable[[str], int],
+        *,
+        is_open: bool,
+    ) -> None:
         self._verify = verify
+        self._account_of = account_of
+        self._connections_of = connections_of
         self._is_open = is_open
 
     async def decide(self, caller: Caller) -> Grant:
@@ -57,28 +75,41 @@ class Entrance:
             Rejected: it may not connect.
             Unavailable: whether it may can't be found out now.
         """
+        if len(caller.client_id) > MAX_CLIENT_ID:
+            raise Rejected("too_large", f"the client id is longer than {MAX_CLIENT_ID} characters")
         if not caller.password:
             if not self._is_open:
                 raise Rejected("unauthenticated", "give the device's token as the password")
             return _open(caller)
-        return _device(caller, await self._verify(caller.password))
+        return await self._device(caller, await self._verify(caller.password))
+
+    async def _device(self, caller: Caller, claims: DeviceClaims) -> Grant:
+        organization_id, device_id = claims.organization_id, claims.device_id
+        sign = str(Sign(organization_id, device_id, claims.token_id))
+        if self._connections_of(sign) >= MAX_CONNECTIONS:
+            raise Rejected("over_quota", f"there are {MAX_CONNECTIONS} connections with this token: end one of them")
+        if caller.protocol == "mqtt":
+            return _mqtt_device(caller, claims, sign)
+        own = f"{organization_id}.{device_id}"
+        return Grant(
+            await self._account_of(organization_id),
+            sign,
+            (f"intake.{own}", f"iot.{own}.replies.*"),
+            ("_INBOX.>", f"inbox.{own}.>", f"iot.{own}.commands.*"),
+            claims.expires_at // 1_000_000,
+        )
 
 
-def _device(caller: Caller, claims: DeviceClaims) -> Grant:
+def _mqtt_device(caller: Caller, claims: DeviceClaims, sign: str) -> Grant:
     organization_id, device_id = claims.organization_id, claims.device_id
-    sign = str(Sign(organization_id, device_id, claims.token_id))
-    expires_at_s = claims.expires_at // 1_000_000
-    own = f"iot.{organization_id}.{device_id}"
-    if caller.protocol == "nats":
-        publish = (f"intake.{organization_id}.{device_id}", f"{own}.replies.*")
-        return Grant("DEVICES", sign, publish, ("_INBOX.>", f"{own}.commands.*"), expires_at_s)
     if not _is_own(caller.client_id, f"{organization_id}{SEPARATOR}{device_id}"):
         raise Rejected(
             "forbidden",
             f"the client id must be {organization_id}{SEPARATOR}{device_id}, or begin with that and {SEPARATOR!r}",
         )
+    own = f"iot.{organization_id}.{device_id}"
     topics = (own, f"{own}.>")
-    return Grant("PLATFORM", sign, topics, topics, expires_at_s)
+    return Grant(PLATFORM, sign, topics, topics, claims.expires_at // 1_000_000)
 
 
 def _is_own(client_id: str, own: str) -> bool:
@@ -91,5 +122,5 @@ def _open(caller: Caller) -> Grant:
     sign = str(Sign(*names[:2]) if len(names) > 1 and not any(" " in name for name in names[:2]) else Sign())
     if caller.protocol == "nats":
         publish, subscribe = _OPEN_NATS
-        return Grant("DEVICES", sign, publish, subscribe)
-    return Grant("PLATFORM", sign, _OPEN_MQTT, _OPEN_MQTT)
+        return Grant(SHARED, sign, publish, subscribe)
+    return Grant(PLATFORM, sign, _OPEN_MQTT, _OPEN_MQTT)

@@ -13,10 +13,13 @@ from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.nats.callout import AuthCallout
 from iotplatform.adapters.nats.callout_keys import CalloutKeys
 from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.device_accounts import DeviceAccounts
 from iotplatform.adapters.nats.device_messages import DeviceMessages
 from iotplatform.adapters.nats.intake_trimming import IntakeTrimmer
+from iotplatform.adapters.nats.retained import RetainedMessages
+from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.tokens.authenticator import Authenticator
-from iotplatform.errors import Unavailable
+from iotplatform.errors import Rejected, Unavailable
 from iotplatform.roles.ingest.acceptance import Acceptance
 from iotplatform.roles.ingest.asides import Asides
 from iotplatform.roles.ingest.attendance import PresenceKeeper, Seen
@@ -52,6 +55,20 @@ class Callout(msgspec.Struct, frozen=True):
     is_open: bool
 
 
+class _Accounts:
+    """Which account of nats-server is whose."""
+
+    def __init__(self, system: Connection, directory: Directory) -> None:
+        self._accounts = DeviceAccounts(system)
+        self._directory = directory
+
+    async def of(self, organization_id: str) -> str:
+        organization = await self._directory.organization(organization_id)
+        if organization is None:
+            raise Rejected("unauthenticated", "there is no such organization any more")
+        return await self._accounts.of_organization(organization.epoch)
+
+
 class IngestRole:
     name = "ingest"
 
@@ -68,15 +85,21 @@ class IngestRole:
         self._presence = presence
         self._callout_connection = callout.connection if callout else None
         self._callout: AuthCallout | None = None
-        if callout is not None:
-            entrance = Entrance(authenticator.device_claims, is_open=callout.is_open)
-            self._callout = AuthCallout(callout.keys, callout.connection, entrance.decide)
+        self.watch: Watch | None = None
         seen = Seen()
         self._attendance = PresenceKeeper(
             parts.presence, parts.directory, seen, lambda: membership.owns("ingest/presence")
         )
         self._commands = CommandSender(parts.commands, parts.connection, lambda: membership.owns("ingest/commands"))
-        self.watch = Watch(callout.system, parts.directory, self._attendance) if callout else None
+        if callout is not None:
+            self.watch = Watch(callout.system, parts.directory, self._attendance)
+            entrance = Entrance(
+                authenticator.device_claims,
+                _Accounts(callout.system, parts.directory).of,
+                self.watch.connections.count,
+                is_open=callout.is_open,
+            )
+            self._callout = AuthCallout(callout.keys, callout.connection, entrance.decide)
         self._lanes = Lanes(parts.publisher, parts.metrics, LaneLimits(), seen=seen)
         # For every door: what is not admitted goes into no lane.
         self.admission = parts.admission
@@ -92,6 +115,7 @@ class IngestRole:
         self._live = LiveMessages(self._lanes, parts, self._commands.reply)
         self._requests = DeviceRequests(self._lanes, parts, self._messages, self.endpoint.receiving)
         self._trimmer = IntakeTrimmer(parts.connection)
+        self._retained = RetainedMessages(parts.connection)
         self._directory = parts.directory
         self._tasks = Tasks(self.name)
 
@@ -132,6 +156,7 @@ class IngestRole:
                 continue
             try:
                 await self._trimmer.trim(self._directory.organizations())
+                await self._retained.trim()
             except (Unavailable, ApiError) as error:
                 log.warning("ingest.not_trimmed", detail=str(error))
 

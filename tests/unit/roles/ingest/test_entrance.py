@@ -18,13 +18,21 @@ async def verify(token):
     return CLAIMS
 
 
+async def account_of(organization_id):
+    return f"DEVICES_of_{organization_id}"
+
+
+def entrance(*, is_open, connections=0):
+    return Entrance(verify, account_of, lambda _: connections, is_open=is_open)
+
+
 def mqtt(client_id, password="good"):
     return Caller("mqtt", client_id, "anything", password)
 
 
 @pytest.mark.parametrize("client_id", ["acme:pump", "acme:pump:2", "acme:pump:", "A" * 22, "0123456789abcdefABCDEF"])
 async def test_a_device_gets_its_own_topics_and_nothing_else(client_id):
-    grant = await Entrance(verify, is_open=False).decide(mqtt(client_id))
+    grant = await entrance(is_open=False).decide(mqtt(client_id))
     assert (grant.account, grant.publish, grant.subscribe) == (
         "PLATFORM",
         ("iot.acme.pump", "iot.acme.pump.>"),
@@ -41,27 +49,43 @@ async def test_no_other_client_id_is_taken(client_id):
     if is_own or is_given:
         return
     with pytest.raises(Rejected, match="client id"):
-        await Entrance(verify, is_open=True).decide(mqtt(client_id))
+        await entrance(is_open=True).decide(mqtt(client_id))
 
 
 async def test_a_device_of_nats_reaches_the_door_its_commands_and_its_replies():
-    grant = await Entrance(verify, is_open=False).decide(Caller("nats", "", "pump", "good"))
-    assert grant.account == "DEVICES"
+    grant = await entrance(is_open=False).decide(Caller("nats", "", "pump", "good"))
+    assert grant.account == "DEVICES_of_acme"
     assert grant.publish == ("intake.acme.pump", "iot.acme.pump.replies.*")
-    assert grant.subscribe == ("_INBOX.>", "iot.acme.pump.commands.*")
+    assert grant.subscribe == ("_INBOX.>", "inbox.acme.pump.>", "iot.acme.pump.commands.*")
+
+
+@pytest.mark.parametrize("protocol", ["mqtt", "nats"])
+async def test_a_token_opens_so_many_connections_and_no_more(protocol):
+    caller = Caller(protocol, "acme:pump", "", "good")
+    assert await entrance(is_open=False, connections=31).decide(caller)
+    with pytest.raises(Rejected, match="32 connections"):
+        await entrance(is_open=False, connections=32).decide(caller)
+
+
+@pytest.mark.parametrize("password", ["good", ""])
+async def test_a_client_id_has_an_end(password):
+    longest = f"acme:pump:{'x' * 246}"
+    assert await entrance(is_open=True).decide(mqtt(longest, password))
+    with pytest.raises(Rejected, match="longer than 256"):
+        await entrance(is_open=True).decide(mqtt(longest + "x", password))
 
 
 @pytest.mark.parametrize("is_open", [True, False])
 async def test_a_bad_token_is_refused_in_open_mode_too(is_open):
     with pytest.raises(Rejected, match="does not hold"):
-        await Entrance(verify, is_open=is_open).decide(mqtt("acme:pump", "bad"))
+        await entrance(is_open=is_open).decide(mqtt("acme:pump", "bad"))
 
 
 async def test_without_a_password_only_open_mode_lets_anybody_in():
     with pytest.raises(Rejected, match="token"):
-        await Entrance(verify, is_open=False).decide(mqtt("acme:pump", ""))
+        await entrance(is_open=False).decide(mqtt("acme:pump", ""))
     for protocol in ("mqtt", "nats"):
-        grant = await Entrance(verify, is_open=True).decide(Caller(protocol, "acme:pump", "", ""))
+        grant = await entrance(is_open=True).decide(Caller(protocol, "acme:pump", "", ""))
         assert not any(allowed in {">", "$JS.>", "readings.>"} for allowed in grant.publish + grant.subscribe)
         assert grant.expires_at_s is None
 
