@@ -35,7 +35,7 @@ FROM organizations o WHERE o.epoch = $1 AND NOT EXISTS (
 
 _COUNT: Final = "SELECT count(*) FROM %s WHERE epoch = :e AND %s"
 _LIVE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
-# As the triggers of migration 0014 count: where they are, and which of them.
+# As the triggers behind the quotas count: where they are, and which of them.
 _ROWS: Final = {
     "users": ("user_roles", "true"),
     "api_keys": ("api_keys", _LIVE),
