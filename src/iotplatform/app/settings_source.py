@@ -88,8 +88,9 @@ def _read_value_files(table: Tables, struct: type[msgspec.Struct], where: str) -
 def _convert(tables: Tables) -> Settings:
     # Lists come as text from the environment.
     auth = tables.get("auth")
-    if isinstance(auth, dict) and isinstance(auth.get("allowed_hosts"), str):
-        auth["allowed_hosts"] = [host.strip() for host in auth["allowed_hosts"].split(",") if host.strip()]
+    for name in ("allowed_hosts", "trusted_proxies"):
+        if isinstance(auth, dict) and isinstance(auth.get(name), str):
+            auth[name] = [part.strip() for part in auth[name].split(",") if part.strip()]
     try:
         return msgspec.convert(tables, Settings, strict=False)
     except msgspec.ValidationError as error:

@@ -251,7 +251,9 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         Router(
             path="/",
             route_handlers=handlers,
-            guards=[guard_by(entrance.authenticator, context.directory, required=entrance.required)],
+            guards=[
+                guard_by(entrance.authenticator, context.directory, entrance.strangers, required=entrance.required)
+            ],
             dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
             before_request=_prepare,
             after_request=finish_by(context.database),
