@@ -33,6 +33,7 @@ from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
@@ -171,7 +172,7 @@ async def assemble(
             database=resources.database,
             directory=directory,
             tokens=DeviceTokens(keys),
-            entrance=_entrance(settings, authenticator, keys, made.setup_token),
+            entrance=_entrance(settings, resources, authenticator, keys, made.setup_token),
             streams=resources.streams,
             latest=latest,
             ledger=LedgerReader(resources.database, connection, resources.counters).read,
@@ -235,12 +236,18 @@ async def _setup_token(settings: Settings, resources: Resources) -> str | None:
     return SETUP_TOKEN_PREFIX + secrets.token_urlsafe(24)
 
 
-def _entrance(settings: Settings, authenticator: Authenticator, keys: SigningKeys, setup_token: str | None) -> Entrance:
+def _entrance(
+    settings: Settings,
+    resources: Resources,
+    authenticator: Authenticator,
+    keys: SigningKeys,
+    setup_token: str | None,
+) -> Entrance:
     return Entrance(
         authenticator,
         UserTokens(keys),
         PasswordHasher(),
-        Guesses(),
+        Guesses(TokenLeases(resources.redis, "iot-guesses")),
         required=settings.auth_required,
         setup_token=setup_token,
     )

@@ -14,6 +14,7 @@ from iotplatform.adapters.embedded import EmbeddedSettings
 from iotplatform.adapters.mail.settings import MailSettings
 from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.adapters.webhook.addresses import WebhookSettings
+from iotplatform.app.http.forwarding import Network, parse_networks
 from iotplatform.domain.identifiers import sensor_fault
 from iotplatform.domain.limit import Limits, rate_faults
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
@@ -123,6 +124,15 @@ class Auth(Section, frozen=True):
     mode: Literal["auto", "open", "required"] = "auto"
     signing_keys: str | None = None
     allowed_hosts: list[str] = []
+    trusted_proxies: list[str] = []
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """Whose word counts on where a request comes from."""
+        try:
+            return parse_networks(self.trusted_proxies)
+        except ValueError as error:
+            raise ConfigError(f"auth.trusted_proxies: must be addresses or networks: {error}") from error
 
 
 class DefaultRule(Section, frozen=True):
@@ -243,7 +253,7 @@ class Settings(Section, frozen=True):
             raise ConfigError("nats.replicas: the embedded NATS is one server: leave it 1, or set nats.url")
         if self.influx.url is not None:
             raise ConfigError("influx.url: storing in InfluxDB is not built yet; leave it unset to store in PostgreSQL")
-        _ = self.tls.files
+        _ = self.tls.files, self.auth.proxies
         ports = [self.ingest.port, self.management.port, self.operations.port]
         taken = [port for port in ports if port]
         if len(taken) != len(set(taken)):

@@ -15,7 +15,7 @@ from iotplatform.errors import ConfigError
 
 PREFIX: Final = "IOTPLATFORM_"
 _TOP_LEVEL: Final = {"data_dir", "roles"}
-_LISTS: Final = (("auth", "allowed_hosts"), ("notification", "allowed_addresses"))
+_LISTS: Final = (("auth", "allowed_hosts"), ("auth", "trusted_proxies"), ("notification", "allowed_addresses"))
 
 Tables = dict[str, Any]
 

@@ -56,6 +56,13 @@ from iotplatform.roles.management.mappings import (
     read_mapping,
     try_mapping,
 )
+from iotplatform.roles.management.organization_users import (
+    add_member,
+    change_member,
+    list_members,
+    read_member,
+    remove_member,
+)
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
@@ -107,7 +114,6 @@ from iotplatform.roles.management.users import (
     change_user,
     create_user,
     delete_user,
-    list_members,
     list_users,
     read_user,
 )
@@ -126,6 +132,10 @@ PEOPLE: Final[list[HTTPRouteHandler]] = [
     change_user,
     delete_user,
     list_members,
+    add_member,
+    read_member,
+    change_member,
+    remove_member,
 ]
 
 
@@ -243,7 +253,9 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         Router(
             path="/",
             route_handlers=handlers,
-            guards=[guard_by(entrance.authenticator, context.directory, required=entrance.required)],
+            guards=[
+                guard_by(entrance.authenticator, context.directory, entrance.strangers, required=entrance.required)
+            ],
             dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
             before_request=_prepare,
             after_request=finish_by(context.database),
