@@ -22,6 +22,7 @@ from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
+from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import Rejected
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.entrance import Entrance
@@ -40,6 +41,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     entrance: Entrance
     streams: Streams
     latest: LatestValues
+    telemetry: TelemetryStore
     ledger: Callable[[Organization], Awaitable[LedgerEntry]]
     dead_letters: DeadLetters
     controls: Controls
