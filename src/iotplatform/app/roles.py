@@ -48,6 +48,7 @@ from iotplatform.app.ledger import LedgerReader
 from iotplatform.app.members import membership_of
 from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
+from iotplatform.app.sending import sending_of
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.domain.credentials import SETUP_TOKEN_PREFIX
 from iotplatform.observability.metrics import Metrics
@@ -57,6 +58,7 @@ from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
+from iotplatform.roles.management.test_turns import TestTurns
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.ledger_audit import LedgerAudit
@@ -108,6 +110,8 @@ async def assemble(
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
 
+    sending = sending_of(settings, data)
+
     if "persistence" in names:
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
         store = await ReadingStore.open(resources.urls.postgres)
@@ -126,7 +130,7 @@ async def assemble(
     if "notification" in names:
         membership = membership_of("notification", resources, data)
         notification = NotificationRole(
-            connection, resources.database, dead_letters, settings.mail_settings, metrics, membership
+            connection, resources.database, dead_letters, sending.channels, sending.vault, metrics, membership
         )
         made.roles.append(notification)
         made.readers.append(notification.readers)
@@ -163,7 +167,6 @@ async def assemble(
         keys = await _signing_keys(settings, data, resources)
         made.setup_token = await _setup_token(settings, resources)
         await set_quota_defaults(resources.database, settings.limits)
-        ledger = LedgerReader(resources.database, connection, resources.counters)
         remover = OrganizationRemover(
             resources.database, connection, resources.redis, directory, resources.telemetry_stores
         )
@@ -175,7 +178,7 @@ async def assemble(
             streams=resources.streams,
             latest=latest,
             telemetry=resources.telemetry,
-            ledger=ledger.read,
+            ledger=LedgerReader(resources.database, connection, resources.counters).read,
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
@@ -193,6 +196,10 @@ async def assemble(
             ).delete,
             limits=settings.limits,
             limit_books=limit_books,
+            vault=sending.vault,
+            destinations=sending.destinations,
+            channels=sending.channels,
+            test_turns=TestTurns(),
         )
         role = ManagementRole(resources.database)
         resources.changes.register(role.changed)
