@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Iterator
 from itertools import count, cycle
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvloop
@@ -87,10 +88,11 @@ class Sender(asyncio.Protocol):
             self.ended.set_result(None)
 
 
-def request(host: str, readings: list[dict[str, object]]) -> bytes:
+def request(host: str, readings: list[dict[str, object]], token: str | None = None) -> bytes:
     body = json.dumps(readings[0] if len(readings) == 1 else readings).encode()
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
     head = (
-        f"POST /ingest HTTP/1.1\r\nHost: {host}\r\n"
+        f"POST /ingest HTTP/1.1\r\nHost: {host}\r\n{bearer}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -103,6 +105,7 @@ def organization(prefix: str, number: int, organizations: int) -> str:
 def bulk(host: str, arguments: argparse.Namespace, connection: int) -> Iterator[bytes]:
     """Requests of one connection, over and over: for each of its organizations a few, with `batch` readings each."""
     total = arguments.organizations
+    tokens = json.loads(Path(arguments.tokens).read_text()) if arguments.tokens else None
     own = range(connection % total, total, min(arguments.connections, total))
     made = []
     for variant in range(max(1, 8 // len(own))):
@@ -117,7 +120,7 @@ def bulk(host: str, arguments: argparse.Namespace, connection: int) -> Iterator[
                 }
                 for index in range(arguments.batch)
             ]
-            made.append(request(host, readings))
+            made.append(request(host, readings, tokens[first % arguments.devices] if tokens else None))
     return cycle(made)
 
 
@@ -190,6 +193,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--devices", type=int, default=1_000)
+    parser.add_argument("--tokens", help="JSON file with the token of each device; then a batch is of one reading")
     parser.add_argument("--rate", type=float, default=0, help="requests a second of all connections together")
     parser.add_argument("--alarms", type=float, default=0, help="alarms a second, raised and cleared beside the rest")
     print(json.dumps(uvloop.run(run(parser.parse_args()))))

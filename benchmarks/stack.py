@@ -61,12 +61,12 @@ class Stack:
                 held[name] = held.get(name, 0.0) + process.memory_full_info().uss / 1e6
         return {name: round(size, 1) for name, size in held.items()}
 
-    def make(self, path: str, body: dict[str, object]) -> None:
-        request = urllib.request.Request(
-            self.urls["management"] + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+    def make(self, path: str, body: dict[str, object], headers: dict[str, str] | None = None) -> dict[str, Any]:
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        request = urllib.request.Request(self.urls["management"] + path, json.dumps(body).encode(), sent)
         with urllib.request.urlopen(request, timeout=60) as answer:
-            answer.read()
+            made: dict[str, Any] = json.loads(answer.read())
+        return made
 
     def organizations(self, prefix: str, count: int, partitions: int = 1) -> None:
         for number in range(count):

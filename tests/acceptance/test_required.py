@@ -175,6 +175,32 @@ async def test_what_is_revoked_is_refused_within_five_seconds_in_another_process
         assert await second.stop() == 0, second.tail()
 
 
+async def test_a_credential_goes_with_its_organization(
+    management: httpx.AsyncClient, ingest: httpx.AsyncClient
+) -> None:
+    """Also for one that has its id in the next moment, and over the very connection that knew it."""
+    again: dict[str, Any] = {"json": {"id": "again", "name": "Again"}}
+    assert (await management.post("/organizations", **again)).status_code == 201
+    device = (await management.post("/organizations/again/devices", json={"id": "d", "name": "D"})).json()
+    body = {"name": "k", "scopes": ["ingest"], "organization_id": "again"}
+    key = (await management.post("/api-keys", json=body)).json()
+    reading = {"organization_id": "again", "device_id": "d", **READING}
+    senders = [bearer(device["token"]), bearer(key["key"])]
+    for headers in senders * 3:
+        assert (await ingest.post("/ingest", json=reading, headers=headers)).status_code == 202
+
+    assert (await management.delete("/organizations/again?confirm=again")).status_code == 204
+    assert (await management.post("/organizations", **again)).status_code == 201
+    assert (await management.post("/organizations/again/devices", json={"id": "d", "name": "D"})).status_code == 201
+
+    for headers in senders * 2:
+        assert (await ingest.post("/ingest", json=reading, headers=headers)).status_code == 401
+        line = await ingest.post("/api/v2/write?org=again", content=b"m,device=d v=1", headers=headers)
+        assert line.status_code == 401
+        assert (await management.post("/token", headers=headers)).status_code in {401, 403}
+    assert (await management.get("/organizations/again/telemetry/latest")).json()["items"] == []
+
+
 async def test_an_administrator_from_the_command_line(tmp_path: Path) -> None:
     async def create(email: str, password: str) -> tuple[int | None, str]:
         process = await asyncio.create_subprocess_exec(

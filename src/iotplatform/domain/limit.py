@@ -113,6 +113,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     devices: Quota | Unlimited | None = None
     rules: Quota | Unlimited | None = None
     channels: Quota | Unlimited | None = None
+    users: Quota | Unlimited | None = None
+    api_keys: Quota | Unlimited | None = None
+    provisioning_keys: Quota | Unlimited | None = None
+    mappings: Quota | Unlimited | None = None
+    maintenance_windows: Quota | Unlimited | None = None
 
     def over(self, defaults: Limits) -> Limits:
         """These, and the defaults where they say nothing."""
@@ -128,7 +133,9 @@ class OwnLimits(Limits, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 
 
 RATES: Final = ("requests", "readings", "device_requests", "device_readings")
-QUOTAS: Final = ("devices", "rules", "channels")
+QUOTAS: Final = (
+    "devices", "rules", "channels", "users", "api_keys", "provisioning_keys", "mappings", "maintenance_windows"
+)  # fmt: skip
 NO_LIMITS: Final = Limits()
 
 

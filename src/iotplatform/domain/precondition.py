@@ -8,6 +8,9 @@ import msgspec
 
 from iotplatform.errors import Rejected
 
+_MOST_VERSIONS: Final = 1 << 24
+_MOST_OWNERS: Final = 1 << 34
+
 
 class Precondition(msgspec.Struct, frozen=True):
     """`versions`: one of these (None: whichever); `exists`: it must be there, or must not (None: either)."""
@@ -22,14 +25,31 @@ class Precondition(msgspec.Struct, frozen=True):
             Rejected: it is another.
         """
         if self.exists is False and version is not None:
-            raise Rejected("stale", f"it exists already, in version {version}")
+            raise Rejected("stale", "it exists already")
         if version is None and (self.exists or self.versions is not None):
             raise Rejected("stale", "it does not exist (any more)")
         if self.versions is not None and version not in self.versions:
             raise Rejected(
                 "stale",
-                f"it was changed meanwhile and is now version {version}: read it again, and repeat your change on that",
+                "it was changed meanwhile: read it again, and repeat your change on what it is now",
             )
+
+    def within(self, owner: int) -> Precondition:
+        """For versions that are counted from 1 in each owner: those of `tag_within` that are meant for this one."""
+        if self.versions is None:
+            return self
+        meant = (divmod(tag, _MOST_VERSIONS) for tag in self.versions)
+        return Precondition(
+            frozenset(version for found, version in meant if found == owner % _MOST_OWNERS), self.exists
+        )
+
+
+def tag_within(owner: int, version: int) -> int:
+    """One number for a version of what belongs to `owner`: an epoch, or the moment in which it was made.
+
+    What is made again under the id of something that was deleted has another owner, and so no tag of before.
+    """
+    return owner % _MOST_OWNERS * _MOST_VERSIONS + version
 
 
 NO_PRECONDITION: Final = Precondition()

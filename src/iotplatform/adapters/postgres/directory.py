@@ -62,6 +62,11 @@ class Directory:
         self._generation = 0
         self._refreshing = asyncio.Lock()
 
+    @property
+    def generation(self) -> int:
+        """Another one as soon as anything may have changed."""
+        return self._generation
+
     def on_organizations(self, callback: Callable[[], None]) -> None:
         """`callback` is called whenever the set of known organizations has changed."""
         self._callbacks.append(callback)
@@ -222,6 +227,7 @@ class Directory:
             self._channels.pop(epoch, None)
             self._mappings.pop(epoch, None)
         if before != after:
+            self._generation += 1
             for callback in self._callbacks:
                 callback()
 

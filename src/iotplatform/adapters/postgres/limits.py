@@ -33,6 +33,15 @@ FROM organizations o WHERE o.epoch = $1 AND NOT EXISTS (
 )
 """
 
+_COUNT: Final = "SELECT count(*) FROM %s WHERE epoch = :e AND %s"
+_LIVE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+# As the triggers behind the quotas count: where they are, and which of them.
+_ROWS: Final = {
+    "users": ("user_roles", "true"),
+    "api_keys": ("api_keys", _LIVE),
+    "provisioning_keys": ("provisioning_keys", _LIVE),
+}
+
 _limits = msgspec.json.Decoder(OwnLimits)
 _device_limits = msgspec.json.Decoder(DeviceLimits)
 
@@ -170,7 +179,7 @@ async def count(database: Database, epoch: int) -> dict[str, int]:
     with translated():
         async with database.sessions() as session:
             return {
-                what: await session.scalar(text(f"SELECT count(*) FROM {what} WHERE epoch = :e"), {"e": epoch}) or 0  # noqa: S608 - names of ours
+                what: await session.scalar(text(_COUNT % _ROWS.get(what, (what, "true"))), {"e": epoch}) or 0
                 for what in QUOTAS
             }
 

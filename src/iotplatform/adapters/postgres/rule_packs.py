@@ -15,7 +15,7 @@ from iotplatform.adapters.postgres.models import (
     RulePackRow,
     RulePackVersionRow,
 )
-from iotplatform.domain.precondition import Precondition
+from iotplatform.domain.precondition import Precondition, tag_within
 from iotplatform.domain.rule import Rule
 from iotplatform.domain.rule_pack import RulePack
 from iotplatform.domain.timestamps import to_microseconds
@@ -25,8 +25,11 @@ VERSIONS_KEPT = 200
 
 
 class StoredPack(msgspec.Struct, frozen=True):
+    """`tag`: the version, of this pack and of none that was deleted under its id."""
+
     pack: RulePack
     version: int
+    tag: int
 
 
 class PackVersion(msgspec.Struct, frozen=True):
@@ -124,10 +127,12 @@ async def add(database: Database, pack: RulePack, by: str) -> StoredPack:
     taken = conflict(f"the rule pack {pack.id!r} exists already", constraint="rule_packs_pkey")
     with translated(), taken:
         async with database.sessions.begin() as session:
-            session.add(RulePackRow(id=pack.id, name=pack.name, rules=_definitions(pack), changed_by=by))
+            row = RulePackRow(id=pack.id, name=pack.name, rules=_definitions(pack), changed_by=by)
+            session.add(row)
             await session.flush()
             session.add(_version_row(pack, 1, by))
-    return StoredPack(pack, 1)
+            await session.refresh(row, ["created_at", "version"])
+            return _stored(row)
 
 
 async def put(database: Database, pack: RulePack, by: str, expected: Precondition) -> tuple[StoredPack, bool]:
@@ -140,7 +145,7 @@ async def put(database: Database, pack: RulePack, by: str, expected: Preconditio
     with translated():
         async with database.sessions.begin() as session:
             row = await session.get(RulePackRow, pack.id, with_for_update=True)
-            expected.check(row.version if row else None)
+            expected.check(_stored(row).tag if row else None)
             if row is not None:
                 if _stored(row).pack == pack:
                     return _stored(row), False
@@ -149,7 +154,7 @@ async def put(database: Database, pack: RulePack, by: str, expected: Preconditio
                 session.add(_version_row(pack, row.version, by))
                 old = RulePackVersionRow.version <= row.version - VERSIONS_KEPT
                 await session.execute(delete(RulePackVersionRow).where(RulePackVersionRow.pack_id == pack.id, old))
-                return StoredPack(pack, row.version), False
+                return _stored(row), False
     return await add(database, pack, by), True
 
 
@@ -165,7 +170,7 @@ async def remove(database: Database, pack_id: str, expected: Precondition) -> bo
             row = await session.get(RulePackRow, pack_id, with_for_update=True)
             if row is None:
                 return False
-            expected.check(row.version)
+            expected.check(_stored(row).tag)
             count = select(func.count()).where(RulePackOrganizationRow.pack_id == pack_id)
             if users := await session.scalar(count):
                 raise Rejected(
@@ -181,7 +186,7 @@ def pack_of(row: RulePackRow) -> RulePack:
 
 
 def _stored(row: RulePackRow) -> StoredPack:
-    return StoredPack(pack_of(row), row.version)
+    return StoredPack(pack_of(row), row.version, tag_within(to_microseconds(row.created_at), row.version))
 
 
 def _pack(pack_id: str, name: str, rules: list[Any]) -> RulePack:

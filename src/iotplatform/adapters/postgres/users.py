@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from iotplatform.adapters.postgres.connection import Database
@@ -139,8 +139,7 @@ async def change(
                 setattr(row, name, value)
             row.version += 1
             if roles is not None:
-                await session.execute(delete(UserRoleRow).where(UserRoleRow.user_id == user_id))
-                await _set_roles(session, user_id, roles)
+                await _replace_roles(session, user_id, roles)
             await session.flush()
             if was_one:
                 await _keep_one(session)
@@ -191,6 +190,20 @@ async def _set_roles(session: AsyncSession, user_id: str, roles: Mapping[int, Ro
     if roles:
         rows = [{"user_id": user_id, "epoch": epoch, "role": role} for epoch, role in roles.items()]
         await session.execute(insert(UserRoleRow), rows)
+
+
+async def _replace_roles(session: AsyncSession, user_id: str, roles: Mapping[int, RoleName]) -> None:
+    """Only those that differ: one that stays is no new one, for quotas and for the audit."""
+    before = {
+        row.epoch: row for row in await session.scalars(select(UserRoleRow).where(UserRoleRow.user_id == user_id))
+    }
+    for epoch, row in before.items():
+        if epoch in roles:
+            row.role = roles[epoch]
+        else:
+            await session.delete(row)
+    await session.flush()
+    await _set_roles(session, user_id, {epoch: role for epoch, role in roles.items() if epoch not in before})
 
 
 async def _administrators(session: AsyncSession) -> int:

@@ -15,17 +15,21 @@ from iotplatform.adapters.redis.connection import RedisConnection, Script
 from iotplatform.domain.reading import Value
 
 # Keeps what is larger by (time, position): a late reading never replaces a newer one, and a replay changes nothing.
-# ARGV: field, time, position, packed entry of each.
+# ARGV: one packed list of field, time, position and value of each. As arguments of their own they would cost the client
+# several times as much.
 _KEEP_LARGER: Final = Script("""
-for i = 1, #ARGV, 4 do
-  local old = redis.call('HGET', KEYS[1], ARGV[i])
+local offered = cmsgpack.unpack(ARGV[1])
+for i = 1, #offered, 4 do
+  local old = redis.call('HGET', KEYS[1], offered[i])
   local keep = false
   if old then
     local entry = cmsgpack.unpack(old)
-    local at, position = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    local at, position = offered[i + 1], offered[i + 2]
     keep = entry[1] > at or (entry[1] == at and entry[2] > position)
   end
-  if not keep then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 3]) end
+  if not keep then
+    redis.call('HSET', KEYS[1], offered[i], cmsgpack.pack({offered[i + 1], offered[i + 2], offered[i + 3]}))
+  end
 end
 return 'ok'
 """)
@@ -78,13 +82,13 @@ class LatestValues:
         """Offer values: epoch → (device, sensor) → (time, position, value)."""
         calls = []
         for epoch, entries in newest.items():
-            arguments: list[str | bytes | int] = []
+            offered: list[str | int | Value] = []
             for (device_id, sensor), (at, position, value) in entries.items():
-                arguments += (_field(device_id, sensor), at, position, _encoder.encode(_Entry(at, position, value)))
+                offered += (f"{device_id}\0{sensor}", at, position, value)
             step = 4 * _FIELDS_PER_CALL
             calls += [
-                (_KEEP_LARGER, [_hash(epoch)], arguments[start : start + step])
-                for start in range(0, len(arguments), step)
+                (_KEEP_LARGER, [_hash(epoch)], [_encoder.encode(offered[start : start + step])])
+                for start in range(0, len(offered), step)
             ]
         for result in await self._redis.call_all(calls):
             if isinstance(result, BaseException):

@@ -19,7 +19,7 @@ from iotplatform.app.http.protocol import Protocol as HttpProtocol
 from iotplatform.domain.payloads.admission import Sender
 from iotplatform.errors import PlatformError
 from iotplatform.roles.ingest.receiving import MAX_BODY_BYTES, Receiving, overloaded
-from iotplatform.roles.ingest.senders import Senders
+from iotplatform.roles.ingest.senders import Recent, Senders
 from iotplatform.runtime.clock import now_us
 
 PATH: Final = b"/ingest"
@@ -57,11 +57,11 @@ class HotPath:
         self.begin = door.begin
         self.receiving = door.receiving
         self.is_our_host = is_our_host
-        self.known_sender = door.senders.known
+        self.sender_of = door.senders.recent
         self.required = door.senders.required
 
-    def plain(self, headers: list[tuple[bytes, bytes]]) -> tuple[bool, Sender | None]:
-        """Whether these are the headers of a plain request, and whom it comes from."""
+    def plain(self, headers: list[tuple[bytes, bytes]], recent: Recent) -> tuple[bool, Sender | None]:
+        """Whether these are the headers of a plain request, and whom it comes from; `recent` is the connection's."""
         length = -1
         sender: Sender | None = None
         hosts = 0
@@ -77,7 +77,7 @@ class HotPath:
                     return _NOT_PLAIN
             elif name == b"authorization":
                 # A second one is for the ordinary way.
-                if sender is not None or (sender := self.known_sender(value)) is None:
+                if sender is not None or (sender := self.sender_of(value, recent)) is None:
                     return _NOT_PLAIN
             elif name in SPECIAL or (name == b"accept" and value not in _ACCEPTS):
                 return _NOT_PLAIN
@@ -150,6 +150,7 @@ class HotProtocol(HttpProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._hot = self.hot_paths.get(self.server[1] or 0) if self.server else None
+        self._recent = Recent()
 
     def default_head(self) -> bytes:
         """The headers that every answer has (its date), joined once a second."""
@@ -169,7 +170,7 @@ class HotProtocol(HttpProtocol):
             and not self._is_busy()
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
-            and (plain := hot.plain(self.headers))[0]
+            and (plain := hot.plain(self.headers, self._recent))[0]
         ):
             self.end_head()
             exchange = Exchange(self, plain[1], keep_alive=self.parser.should_keep_alive())

@@ -149,7 +149,9 @@ class Admission:
             if lease.left < 1:
                 return self._lack([(each, 1) for each in leases])
         for lease in leases:
-            if lease.use(1):
+            lease.left = left = lease.left - 1
+            lease.used = True
+            if left < lease.low:
                 self._leasing.ask(lease, 0)
         return None
 

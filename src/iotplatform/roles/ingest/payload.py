@@ -64,12 +64,13 @@ def decode_plainly(body: bytes, *, arrived_at: int, sender: Sender | None = None
 
 def _fill_in(entries: list[Entry], sender: Sender) -> bool:
     """False when one speaks for somebody else."""
+    organization_id, device_id = sender.organization_id, sender.device_id
     for entry in entries:
         if entry.organization_id is None:
-            entry.organization_id = sender.organization_id
+            entry.organization_id = organization_id
         if entry.device_id is None:
-            entry.device_id = sender.device_id
-        if entry.organization_id != sender.organization_id or sender.device_id not in {None, entry.device_id}:
+            entry.device_id = device_id
+        if entry.organization_id != organization_id or (device_id is not None and entry.device_id != device_id):
             return False
     return True
 

@@ -26,6 +26,8 @@ log = structlog.get_logger(role="ingest")
 
 GATHER_S: Final = 0.2
 AT_ONCE: Final = 1_000
+# After a full batch, so many times as long as it took.
+PAUSES: Final = 3
 MAX_PENDING: Final = 20_000
 MAX_KNOWN: Final = 200_000
 # An organization whose quota is used up is tried again.
@@ -103,15 +105,27 @@ class Registry:
                 await backoff.wait()
 
     async def _register(self, rows: list[tuple[int, str, str]]) -> None:
-        """An organization that may have no more devices keeps no other from having them."""
-        for epoch in {epoch for epoch, *_ in rows if not self._is_full(epoch)}:
-            some = [row for row in rows if row[0] == epoch]
-            try:
-                await register_devices(self._database, some)
-            except Rejected as error:
-                await self._register_while_there_is_room(some, error)
-            else:
-                log.info("ingest.devices_registered", devices=len(some))
+        """In one statement, which costs one commit. One organization at a time only when one may have no more devices:
+        that keeps no other from having them.
+        """
+        rows = [row for row in rows if not self._is_full(row[0])]
+        if not rows:
+            return
+        try:
+            await register_devices(self._database, rows)
+        except Rejected:
+            for epoch in {epoch for epoch, *_ in rows}:
+                await self._register_for_one([row for row in rows if row[0] == epoch])
+        else:
+            log.info("ingest.devices_registered", devices=len(rows))
+
+    async def _register_for_one(self, rows: list[tuple[int, str, str]]) -> None:
+        try:
+            await register_devices(self._database, rows)
+        except Rejected as error:
+            await self._register_while_there_is_room(rows, error)
+        else:
+            log.info("ingest.devices_registered", devices=len(rows))
 
     async def _register_while_there_is_room(self, rows: list[tuple[int, str, str]], error: Rejected) -> None:
         try:
@@ -135,7 +149,11 @@ class Registry:
         """Everything that is pending; what is added meanwhile too."""
         while self._devices:
             devices = dict(list(self._devices.items())[:AT_ONCE])
+            began = time.monotonic()
             await self._register([(epoch, id_, name) for (epoch, id_), name in devices.items()])
+            if len(devices) == AT_ONCE:
+                # A new fleet is registered in the background: the readings of all others go through the same database.
+                await asyncio.sleep(PAUSES * (time.monotonic() - began))
             if len(self._known) + len(devices) > MAX_KNOWN:
                 self._known.clear()
             self._known.update(device for device in devices if not self._is_full(device[0]))

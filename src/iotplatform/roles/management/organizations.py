@@ -87,7 +87,10 @@ async def _create(context: ManagementContext, new: NewOrganization) -> Response[
     )
     # Other processes hear of it by the change feed; this one need not wait for that.
     await context.directory.apply([Change("organization", made.epoch, made.id)])
-    headers = {"Location": f"/organizations/{made.id}", "ETag": etag(1)}
+    row = await organizations.find(context.database, made.id)
+    headers = {"Location": f"/organizations/{made.id}"}
+    if row is not None and row.epoch == made.epoch:
+        headers["ETag"] = etag(row.version)
     return Response(_answer(made), status_code=201, headers=headers)
 
 

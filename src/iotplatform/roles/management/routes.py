@@ -55,6 +55,13 @@ from iotplatform.roles.management.mappings import (
     read_mapping,
     try_mapping,
 )
+from iotplatform.roles.management.organization_users import (
+    add_member,
+    change_member,
+    list_members,
+    read_member,
+    remove_member,
+)
 from iotplatform.roles.management.organizations import (
     create_organization,
     delete_organization,
@@ -106,7 +113,6 @@ from iotplatform.roles.management.users import (
     change_user,
     create_user,
     delete_user,
-    list_members,
     list_users,
     read_user,
 )
@@ -125,6 +131,10 @@ PEOPLE: Final[list[HTTPRouteHandler]] = [
     change_user,
     delete_user,
     list_members,
+    add_member,
+    read_member,
+    change_member,
+    remove_member,
 ]
 
 

@@ -157,7 +157,7 @@ async def list_pack_versions(
 
 
 def _response(stored: StoredPack, status_code: int) -> Response[PackAnswer]:
-    headers = {"ETag": etag(stored.version)}
+    headers = {"ETag": etag(stored.tag)}
     if status_code == 201:
         headers["Location"] = f"/rule-packs/{stored.pack.id}"
     return Response(_answer(stored.pack), status_code=status_code, headers=headers)

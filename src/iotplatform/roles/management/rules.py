@@ -15,6 +15,7 @@ from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.rules import RuleFilter, RuleVersion, StoredRule
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.precondition import tag_within
 from iotplatform.domain.principal import Principal
 from iotplatform.domain.rule import Severity
 from iotplatform.domain.timestamps import format_timestamp
@@ -116,6 +117,7 @@ async def put_rule(
         raise Rejected("invalid", "the id in the path is not valid", faults=(Fault(fault, field="id"),))
     wanted = data.rule(org, rule)
     organization = await context.organization(org)
+    expected = expected.within(organization.epoch)
     stored, made = await rule_changes.put(context.database, organization.epoch, wanted, principal.name, expected)
     await _tell(context, organization, rule)
     return _response(organization, stored, 201 if made else 200)
@@ -132,6 +134,7 @@ async def delete_rule(
     """Its active alarms are cleared, and its history stays."""
     expected = precondition(if_match)
     organization = await context.organization(org)
+    expected = expected.within(organization.epoch)
     rule_id = known_form("rule", rule)
     if not await rule_changes.remove(context.database, organization.epoch, rule_id, principal.name, expected):
         raise not_found("rule", rule)
@@ -210,6 +213,7 @@ async def _switch(
 ) -> Response[RuleAnswer]:
     expected = precondition(if_match)
     organization = await context.organization(org)
+    expected = expected.within(organization.epoch)
     rule_id = known_form("rule", rule)
     stored = await rule_changes.switch(context.database, organization.epoch, rule_id, principal.name, expected, on=on)
     if stored is None:
@@ -224,7 +228,7 @@ async def _tell(context: ManagementContext, organization: Organization, rule_id:
 
 
 def _response(organization: Organization, stored: StoredRule, status_code: int) -> Response[RuleAnswer]:
-    headers = {"ETag": etag(stored.version)}
+    headers = {"ETag": etag(tag_within(organization.epoch, stored.version))}
     if status_code == 201:
         headers["Location"] = f"/organizations/{organization.id}/rules/{stored.rule.id}"
     return Response(answer(stored.rule, stored.pack_id), status_code=status_code, headers=headers)

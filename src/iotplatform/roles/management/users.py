@@ -1,4 +1,4 @@
-"""`/users`: people and their roles. `/organizations/{org}/users`: those who have one there."""
+"""`/users`: people and their roles in all organizations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from iotplatform.domain.people import normal_email
 from iotplatform.domain.principal import RoleName
 from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Fault, Rejected
-from iotplatform.roles.management.access import ADMINISTER, PLATFORM
+from iotplatform.roles.management.access import PLATFORM
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
 from iotplatform.roles.management.entrance import check_person
 from iotplatform.roles.management.etags import IfMatch, etag, precondition
@@ -57,15 +57,6 @@ class UserAnswer(msgspec.Struct, frozen=True):
     disabled: bool
     roles: dict[str, RoleName]
     created_at: str
-
-
-class Member(msgspec.Struct, frozen=True):
-    """As the administrators of an organization see a person: nothing of other organizations."""
-
-    id: str
-    email: str
-    name: str
-    role: RoleName
 
 
 @post("/users", opt=PLATFORM)
@@ -138,24 +129,6 @@ async def delete_user(user: FromPath[str], context: NamedDependency[ManagementCo
         raise not_found("user", user)
     # Other processes hear of it by the change feed; this one need not wait for that.
     await context.directory.apply([Change("user", None, user)])
-
-
-@get("/organizations/{org:str}/users", opt=ADMINISTER)
-async def list_members(
-    org: FromPath[str],
-    context: NamedDependency[ManagementContext],
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
-) -> Page[Member]:
-    after = decode_cursor(cursor, BY_ID)
-    organization = await context.organization(org)
-    found = await users.page(context.database, limit + 1, after, epoch=organization.epoch)
-    return page(
-        found,
-        limit,
-        lambda user: Member(user.id, user.email, user.name, user.roles[organization.id]),
-        lambda last: last.id,
-    )
 
 
 async def _by_epoch(context: ManagementContext, roles: dict[str, RoleName]) -> dict[int, RoleName]:

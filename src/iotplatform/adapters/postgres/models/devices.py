@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import NOW, ONE, Model, epoch_column
+from iotplatform.adapters.postgres.models.schema import FIRST_VERSION, NOW, Model, epoch_column
 
 
 class DeviceRow(Model):
@@ -22,7 +22,7 @@ class DeviceRow(Model):
     # `metadata` is taken by SQLAlchemy itself.
     attributes: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'"))
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    version: Mapped[int] = mapped_column(server_default=ONE)
+    version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
 
 
 class DeviceTokenRow(Model):

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKeyConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import ONE, Model, epoch_column
+from iotplatform.adapters.postgres.models.schema import FIRST_VERSION, Model, epoch_column
 
 
 class LimitsRow(Model):
@@ -15,7 +15,7 @@ class LimitsRow(Model):
 
     epoch: Mapped[int] = epoch_column("limits", primary_key=True)
     definition: Mapped[dict[str, Any]]
-    version: Mapped[int] = mapped_column(server_default=ONE)
+    version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
 
 
 class DeviceLimitsRow(Model):
@@ -32,7 +32,7 @@ class DeviceLimitsRow(Model):
     epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     device_id: Mapped[str] = mapped_column(primary_key=True)
     definition: Mapped[dict[str, Any]]
-    version: Mapped[int] = mapped_column(server_default=ONE)
+    version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
 
 
 class QuotaDefaultRow(Model):

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import NOW, ONE, ZERO, Model, epoch_column
+from iotplatform.adapters.postgres.models.schema import FIRST_VERSION, NOW, ZERO, Model, epoch_column
 
 
 class ChannelRow(Model):
@@ -24,7 +24,7 @@ class ChannelRow(Model):
     config: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    version: Mapped[int] = mapped_column(server_default=ONE)
+    version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
     # For what a channel keeps secret; no type of channel has anything of that kind yet.
     secrets: Mapped[str | None]
 
@@ -44,7 +44,7 @@ class MaintenanceWindowRow(Model):
     rule_ids: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     created_by: Mapped[str]
-    version: Mapped[int] = mapped_column(server_default=ONE)
+    version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
 
 
 class DeliveryRow(Model):

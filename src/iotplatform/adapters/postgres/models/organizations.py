@@ -7,7 +7,7 @@ import datetime as dt
 from sqlalchemy import BigInteger, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import EPOCHS, NOW, ONE, Model
+from iotplatform.adapters.postgres.models.schema import EPOCHS, FIRST_VERSION, NOW, Model
 
 
 class OrganizationRow(Model):
@@ -19,7 +19,7 @@ class OrganizationRow(Model):
     name: Mapped[str]
     partitions: Mapped[int]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    version: Mapped[int] = mapped_column(server_default=ONE)
+    version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
 
 
 class RemovalRow(Model):

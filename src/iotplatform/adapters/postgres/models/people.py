@@ -7,7 +7,7 @@ import datetime as dt
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import NOW, ONE, Model, epoch_column
+from iotplatform.adapters.postgres.models.schema import FIRST_VERSION, NOW, Model, epoch_column
 
 FALSE = text("false")
 
@@ -25,7 +25,7 @@ class UserRow(Model):
     platform_admin: Mapped[bool] = mapped_column(server_default=FALSE)
     disabled_at: Mapped[dt.datetime | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    version: Mapped[int] = mapped_column(server_default=ONE)
+    version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
 
 
 class UserRoleRow(Model):

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import NOW, ONE, ZERO, Model, epoch_column
+from iotplatform.adapters.postgres.models.schema import FIRST_VERSION, NOW, ZERO, Model, epoch_column
 
 
 class MappingRow(Model):
@@ -17,7 +17,7 @@ class MappingRow(Model):
     epoch: Mapped[int] = epoch_column("mappings", primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
     definition: Mapped[dict[str, Any]]
-    version: Mapped[int] = mapped_column(server_default=ONE)
+    version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 

@@ -37,6 +37,8 @@ EPOCHS = Sequence("epochs", metadata=Model.metadata)
 NOW = text("now()")
 ZERO = text("0")
 ONE = text("1")
+# Where a version begins that is an ETag: anywhere, so that what is made again under its id is another thing.
+FIRST_VERSION = text("first_version()")
 
 
 def epoch_column(table: str, *, primary_key: bool = False) -> Mapped[int]:
