@@ -45,8 +45,8 @@ SHARE: Final = 50_000
 BLOCK_READINGS: Final = 5_000
 BLOCK_BYTES: Final = 1 << 20
 RETRY_AFTER_S: Final = 1.0
-# After a step that was small more is waited for, so that a busy fleet makes few blocks: each costs every role behind the
-# door the same, however little is in it. What comes after a pause is taken at once.
+# After a step that was small more is waited for, so that a busy fleet makes few blocks: each costs every role behind
+# the door the same, however little is in it. What comes after a pause is taken at once.
 GATHER_S: Final = 0.02
 # Messages, and not blocks as behind the door.
 GATHERED: Final = 500
