@@ -19,8 +19,8 @@ from iotplatform.adapters.embedded.settings import CalloutUsers, EmbeddedSetting
 
 # With less on its disk a restart would not help.
 ROOM_BYTES: Final = 8 << 20
-# It holds little and makes much garbage: collected four times more rarely it has a third more of its time for messages of
-# MQTT, for some 20 MB. An environment that says something else is heard.
+# It holds little and makes much garbage: collected more rarely it has much more of its time for messages of MQTT, for
+# some 20 MB. An environment that says something else is heard.
 COLLECT_AT: Final = "400"
 
 

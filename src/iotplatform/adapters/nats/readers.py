@@ -45,7 +45,7 @@ class Readers:
         metrics: Metrics,
         *,
         pulled: int = PULL_MESSAGES,
-        taken: int = MAX_TAKEN_PER_READER,
+        taken: int | None = None,
     ) -> None:
         """`pulled` messages are on their way to a reader at most, and `taken` of them handed out at once."""
         self.role = role
@@ -134,7 +134,8 @@ class Readers:
                 if not reader.idle.is_set() or reader.is_wanted:
                     continue
                 taken = batch[reader] = []
-                while reader.buffer and len(taken) < self._taken and size < MAX_TAKEN_BYTES:
+                most = self._taken or MAX_TAKEN_PER_READER
+                while reader.buffer and len(taken) < most and size < MAX_TAKEN_BYTES:
                     delivery = reader.buffer.popleft()
                     taken.append(delivery)
                     size += len(delivery.data)
