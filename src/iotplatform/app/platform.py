@@ -86,6 +86,7 @@ class Platform:
                 {listener: apps[name] for name, listener in sockets.items()},
                 {sockets[name]: hot_path for name, hot_path in assembly.hot_paths.items()},
                 self._certificate,
+                self._settings.auth.proxies,
             )
             if self._certificate is not None:
                 tasks.start(self._certificate.watch(), "certificate")

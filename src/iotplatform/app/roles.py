@@ -33,6 +33,7 @@ from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
 from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.redis.leases import TokenLeases
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
@@ -47,6 +48,7 @@ from iotplatform.app.ledger import LedgerReader
 from iotplatform.app.members import membership_of
 from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
+from iotplatform.app.sending import sending_of
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.domain.credentials import SETUP_TOKEN_PREFIX
 from iotplatform.observability.metrics import Metrics
@@ -56,6 +58,7 @@ from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
+from iotplatform.roles.management.test_turns import TestTurns
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.ledger_audit import LedgerAudit
@@ -107,6 +110,8 @@ async def assemble(
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
 
+    sending = sending_of(settings, data)
+
     if "persistence" in names:
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
         store = await ReadingStore.open(resources.urls.postgres)
@@ -125,7 +130,7 @@ async def assemble(
     if "notification" in names:
         membership = membership_of("notification", resources, data)
         notification = NotificationRole(
-            connection, resources.database, dead_letters, settings.mail_settings, metrics, membership
+            connection, resources.database, dead_letters, sending.channels, sending.vault, metrics, membership
         )
         made.roles.append(notification)
         made.readers.append(notification.readers)
@@ -162,16 +167,15 @@ async def assemble(
         keys = await _signing_keys(settings, data, resources)
         made.setup_token = await _setup_token(settings, resources)
         await set_quota_defaults(resources.database, settings.limits)
-        ledger = LedgerReader(resources.database, connection, resources.counters)
         remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
         context = ManagementContext(
             database=resources.database,
             directory=directory,
             tokens=DeviceTokens(keys),
-            entrance=_entrance(settings, authenticator, keys, made.setup_token),
+            entrance=_entrance(settings, resources, authenticator, keys, made.setup_token),
             streams=resources.streams,
             latest=latest,
-            ledger=ledger.read,
+            ledger=LedgerReader(resources.database, connection, resources.counters).read,
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
@@ -184,6 +188,10 @@ async def assemble(
             ).delete,
             limits=settings.limits,
             limit_books=limit_books,
+            vault=sending.vault,
+            destinations=sending.destinations,
+            channels=sending.channels,
+            test_turns=TestTurns(),
         )
         role = ManagementRole(resources.database)
         resources.changes.register(role.changed)
@@ -228,12 +236,18 @@ async def _setup_token(settings: Settings, resources: Resources) -> str | None:
     return SETUP_TOKEN_PREFIX + secrets.token_urlsafe(24)
 
 
-def _entrance(settings: Settings, authenticator: Authenticator, keys: SigningKeys, setup_token: str | None) -> Entrance:
+def _entrance(
+    settings: Settings,
+    resources: Resources,
+    authenticator: Authenticator,
+    keys: SigningKeys,
+    setup_token: str | None,
+) -> Entrance:
     return Entrance(
         authenticator,
         UserTokens(keys),
         PasswordHasher(),
-        Guesses(),
+        Guesses(TokenLeases(resources.redis, "iot-guesses")),
         required=settings.auth_required,
         setup_token=setup_token,
     )

@@ -12,6 +12,9 @@ import msgspec
 
 from iotplatform.adapters.embedded import EmbeddedSettings
 from iotplatform.adapters.mail.settings import MailSettings
+from iotplatform.adapters.secrets.vault import Vault
+from iotplatform.adapters.webhook.addresses import WebhookSettings
+from iotplatform.app.http.forwarding import Network, parse_networks
 from iotplatform.domain.identifiers import sensor_fault
 from iotplatform.domain.limit import Limits, rate_faults
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
@@ -83,6 +86,15 @@ class Mail(Section, frozen=True, rename={"sender": "from"}):
     sender: str | None = None
 
 
+class Notification(Section, frozen=True):
+    allow_private_addresses: bool = False
+    allowed_addresses: list[str] = []
+
+
+class Secrets(Section, frozen=True):
+    key: str | None = None
+
+
 class Influx(Section, frozen=True):
     url: str | None = None
     token: str | None = None
@@ -112,6 +124,15 @@ class Auth(Section, frozen=True):
     mode: Literal["auto", "open", "required"] = "auto"
     signing_keys: str | None = None
     allowed_hosts: list[str] = []
+    trusted_proxies: list[str] = []
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """Whose word counts on where a request comes from."""
+        try:
+            return parse_networks(self.trusted_proxies)
+        except ValueError as error:
+            raise ConfigError(f"auth.trusted_proxies: must be addresses or networks: {error}") from error
 
 
 class DefaultRule(Section, frozen=True):
@@ -160,6 +181,8 @@ class Settings(Section, frozen=True):
     streams: Streams = Streams()
     embedded: Embedded = Embedded()
     mail: Mail = Mail()
+    notification: Notification = Notification()
+    secrets: Secrets = Secrets()
     influx: Influx = Influx()
     tls: Tls = Tls()
     auth: Auth = Auth()
@@ -191,6 +214,11 @@ class Settings(Section, frozen=True):
         return MailSettings(self.mail.url, self.mail.sender)
 
     @property
+    def webhook_settings(self) -> WebhookSettings:
+        section = self.notification
+        return WebhookSettings(section.allow_private_addresses, tuple(section.allowed_addresses))
+
+    @property
     def auth_required(self) -> bool:
         """Whether nobody is let in without a credential."""
         return self.auth.mode == "required" or (self.auth.mode == "auto" and self.exposed is not None)
@@ -216,14 +244,16 @@ class Settings(Section, frozen=True):
         ):
             if url is not None:
                 _check_url(name, url)
-        _ = self.mail_settings, self.embedded_settings
+        _ = self.mail_settings, self.embedded_settings, self.webhook_settings
+        if self.secrets.key is not None:
+            Vault.open_with(self.secrets.key)
         if not self.data_dir:
             raise ConfigError("data_dir is empty: name a directory, or leave it out for ./.iotplatform")
         if self.nats.replicas > 1 and self.nats.url is None:
             raise ConfigError("nats.replicas: the embedded NATS is one server: leave it 1, or set nats.url")
         if self.influx.url is not None:
             raise ConfigError("influx.url: storing in InfluxDB is not built yet; leave it unset to store in PostgreSQL")
-        _ = self.tls.files
+        _ = self.tls.files, self.auth.proxies
         ports = [self.ingest.port, self.management.port, self.operations.port]
         taken = [port for port in ports if port]
         if len(taken) != len(set(taken)):

@@ -31,6 +31,11 @@ class Attempts:
         self._full_at[key] = full_at
         return max(wait_s, 0.0)
 
+    def wait_s(self, key: str) -> float:
+        """The seconds until the key may try; nothing is counted."""
+        now = self._now()
+        return max(0.0, self._full_at.get(key, now) - now - (self._burst - 1) * self._every_s)
+
     def forget(self, key: str) -> None:
         """It was the right one."""
         self._full_at.pop(key, None)

@@ -21,7 +21,7 @@ ROW = re.compile(r"^\| ([A-Z]+) \| (/\S*) \| ([a-z_, ]+) \|$", re.MULTILINE)
 
 def declared() -> set[tuple[str, str, str]]:
     context: Any = SimpleNamespace(
-        entrance=SimpleNamespace(authenticator=None, required=False), directory=None, database=None
+        entrance=SimpleNamespace(authenticator=None, strangers=None, required=False), directory=None, database=None
     )
     app = Litestar(routes(context), openapi_config=None)
     rows = {

@@ -54,8 +54,11 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class TokenLeases:
-    def __init__(self, redis: RedisConnection) -> None:
+    """`root`: of the keys; what belongs to no organization must not look as if it did."""
+
+    def __init__(self, redis: RedisConnection, root: str = "iot") -> None:
         self._redis = redis
+        self._root = root
 
     async def grant(self, asks: Sequence[Ask]) -> list[Grant]:
         """All in one round trip.
@@ -63,7 +66,7 @@ class TokenLeases:
         Raises:
             Unavailable: Redis is away; what it may have granted is lost.
         """
-        results = await self._redis.call_all([(_GRANT, [_key(ask)], _arguments(ask)) for ask in asks])
+        results = await self._redis.call_all([(_GRANT, [self._key(ask)], _arguments(ask)) for ask in asks])
         grants = []
         for result in results:
             if isinstance(result, BaseException):
@@ -72,13 +75,12 @@ class TokenLeases:
             grants.append(Grant(int(tokens), float(wait_s), float(left)))
         return grants
 
+    def _key(self, ask: Ask) -> str:
+        return f"{self._root}:{ask.epoch}:limit:{ask.kind}:{ask.subject}"
+
 
 def _arguments(ask: Ask) -> list[int]:
     numbers = [ask.want, ask.need, ask.back]
     for rate in ask.rates:
         numbers += (rate.count, rate.period_s)
     return numbers
-
-
-def _key(ask: Ask) -> str:
-    return f"iot:{ask.epoch}:limit:{ask.kind}:{ask.subject}"

@@ -7,7 +7,7 @@ small request costs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from litestar import Litestar, Response, get
 from litestar.types import ControllerRouterHandler, Receive, Scope, Send
@@ -20,13 +20,16 @@ from iotplatform.observability.metrics import render
 from iotplatform.roles.ingest.influx import health, ping
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Beside the endpoints of the ingest role; a test goes through all of them with every kind of credential.
+INGESTION_HANDLERS: Final = (ping, health)
+
 Checks = Callable[[], Awaitable[dict[str, str]]]
 
 
 def ingest_app(endpoints: Mapping[str, Asgi], rules: HostRules) -> HostCheck:
     """`endpoints` answer their paths, whatever the method; Litestar what else there is."""
     rest = Litestar(
-        route_handlers=[ping, health],
+        route_handlers=INGESTION_HANDLERS,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config("iotplatform ingestion", INGEST_PATHS),
         logging_config=None,

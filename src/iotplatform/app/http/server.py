@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import uvicorn
 
 from iotplatform.app.http.certificate import Certificate
+from iotplatform.app.http.forwarding import Forwarding, Network
 from iotplatform.app.http.hot_path import HotPath, HotProtocol
 from iotplatform.app.http.problems import send_problem
 from iotplatform.app.http.protocol import watch
@@ -115,6 +116,7 @@ class HttpServer:
         apps: Mapping[socket.socket, App],
         hot_paths: Mapping[socket.socket, HotPath] | None = None,
         certificate: Certificate | None = None,
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._sockets = list(apps)
         self._by_port = {port_of(listener): app for listener, app in apps.items()}
@@ -122,7 +124,7 @@ class HttpServer:
         bounds = {"open_connections": {}, "most_connections": connections_of_a_port(len(self._sockets))}
         protocol = type("BoundProtocol", (HotProtocol,), {"hot_paths": shortened, **bounds})
         config = uvicorn.Config(
-            self._switch,
+            Forwarding(self._switch, trusted_proxies) if trusted_proxies else self._switch,
             lifespan="off",
             interface="asgi3",
             proxy_headers=False,

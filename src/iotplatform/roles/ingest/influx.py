@@ -17,7 +17,7 @@ from iotplatform.errors import Fault, Kind, PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
-from iotplatform.roles.ingest.senders import TOKEN, Senders
+from iotplatform.roles.ingest.senders import TOKEN, Senders, address_of, authorization_of
 from iotplatform.roles.ingest.wishes import parse_query
 from iotplatform.runtime.clock import now_us
 
@@ -71,7 +71,7 @@ class WriteEndpoint:
         if scope["method"] != "POST":  # type: ignore[typeddict-item]
             raise _NotAllowed("method not allowed")
         headers = dict(scope["headers"])
-        sender = await self._senders.find(headers.get(b"authorization", b""), TOKEN)
+        sender = await self._senders.find(authorization_of(scope["headers"]), TOKEN, address_of(scope))
         given = parse_query(scope["query_string"].decode("latin-1"), _PARAMETERS)
         organization_id = _organization(given, sender)
         check_declared_length(headers.get(b"content-length", b""))

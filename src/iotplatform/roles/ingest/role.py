@@ -69,6 +69,9 @@ class _Accounts:
         return await self._accounts.of_organization(organization.epoch)
 
 
+PATHS: Final = ("/ingest", "/api/v2/write")
+
+
 class IngestRole:
     name = "ingest"
 
@@ -109,7 +112,7 @@ class IngestRole:
         )
         self.endpoint = IngestEndpoint(acceptance, senders, parts.metrics)
         write = WriteEndpoint(acceptance, senders, self.endpoint.receiving, parts.metrics)
-        self.endpoints: Mapping[str, Handler] = {"/ingest": self.endpoint, "/api/v2/write": write}
+        self.endpoints: Mapping[str, Handler] = dict(zip(PATHS, (self.endpoint, write), strict=True))
         self.intake = Intake(parts, membership, seen, self._commands.reply)
         self._messages = DeviceMessages(parts.connection)
         self._live = LiveMessages(self._lanes, parts, self._commands.reply)

@@ -18,7 +18,7 @@ from iotplatform.roles.ingest.acceptance import Acceptance, Wish
 from iotplatform.roles.ingest.admission import WAIT
 from iotplatform.roles.ingest.payload import blame, decode_plainly
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
-from iotplatform.roles.ingest.senders import Senders
+from iotplatform.roles.ingest.senders import Senders, address_of, authorization_of
 from iotplatform.roles.ingest.wishes import LENIENT, Query, format_of, is_lenient, key_of
 from iotplatform.runtime.clock import now_us
 
@@ -115,7 +115,7 @@ class IngestEndpoint:
             raise MethodNotAllowedException(headers={"Allow": "POST"})
         headers = dict(scope["headers"])
         _check_accept(headers.get(b"accept", b""))
-        sender = await self.senders.find(headers.get(b"authorization", b""))
+        sender = await self.senders.find(authorization_of(scope["headers"]), address=address_of(scope))
         check_declared_length(headers.get(b"content-length", b""))
         known = format_of(headers.get(b"content-type", b"application/json"))
         encoding = headers.get(b"content-encoding", b"")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
+from litestar.types import Scope
 
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.domain.credentials import API_KEY_PREFIX
 from iotplatform.domain.payloads.admission import Sender
 from iotplatform.errors import Rejected
+from iotplatform.runtime.strangers import Strangers
 
 BEARER: Final = frozenset({"bearer"})
 # Clients of InfluxDB say `Token`.
@@ -60,6 +62,7 @@ class Senders:
         directory: Directory,
         *,
         required: bool,
+        strangers: Strangers | None = None,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._authenticator = authenticator
@@ -67,6 +70,7 @@ class Senders:
         self._credentials = directory.credentials
         self._now_s = now_s
         self.required = required
+        self._strangers = strangers or Strangers()
         # By hash, so that the credentials themselves don't lie around in memory.
         self._known: dict[bytes, _Known] = {}
 
@@ -106,13 +110,31 @@ class Senders:
             return None
         return known if not known.kid or self._directory.known_key(known.kid) is not None else None
 
-    async def find(self, authorization: bytes, schemes: frozenset[str] = BEARER) -> Sender | None:
+    async def find(
+        self, authorization: bytes, schemes: frozenset[str] = BEARER, address: str | None = None
+    ) -> Sender | None:
         """Whom an Authorization header speaks for; None: for nobody in particular, who may write for everybody.
 
         Raises:
-            Rejected: there is none where one is needed, or it isn't valid, or doesn't let anybody write readings.
+            Rejected: there is none where one is needed, or it isn't valid, or doesn't let anybody write readings; or
+                too many were refused that came from this address (over_quota).
             Unavailable: whether it is valid can't be found out now.
         """
+        if schemes is BEARER and (known := self.known(authorization)) is not None:
+            return known
+        if address is None or not authorization:
+            return await self._look_at(authorization, schemes)
+        if wait_s := self._strangers.wait_s(address, authorization):
+            detail = "too many credentials from this address were refused: wait before trying another one"
+            raise Rejected("over_quota", detail, retry_after_s=wait_s)
+        try:
+            return await self._look_at(authorization, schemes)
+        except Rejected as error:
+            if error.kind == "unauthenticated":
+                self._strangers.refused(address, authorization)
+            raise
+
+    async def _look_at(self, authorization: bytes, schemes: frozenset[str]) -> Sender | None:
         scheme, _, credential = authorization.decode("latin-1").partition(" ")
         scheme, credential = scheme.lower(), credential.strip()
         expected = " or ".join(f"{known.capitalize()} <token or key>" for known in sorted(schemes))
@@ -131,12 +153,15 @@ class Senders:
                 return None
             await self._check_epoch(key.organization_id, key.epoch)
             sender = Sender(key.organization_id)
-            self._keep(authorization, _Known(sender, key.id, key.epoch, "", key.expires_at or _NEVER, of_program=True))
+            if scheme in BEARER:
+                known = _Known(sender, key.id, key.epoch, "", key.expires_at or _NEVER, of_program=True)
+                self._keep(authorization, known)
             return sender
         device = await self._authenticator.device(credential)
         await self._check_epoch(device.organization_id, device.epoch)
         sender = Sender(device.organization_id, device.device_id)
-        self._keep(authorization, _Known(sender, device.id, device.epoch, device.kid, device.expires_at))
+        if scheme in BEARER:
+            self._keep(authorization, _Known(sender, device.id, device.epoch, device.kid, device.expires_at))
         return sender
 
     async def _check_epoch(self, organization_id: str, epoch: int) -> None:
@@ -149,3 +174,21 @@ class Senders:
         while len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[hashlib.sha256(authorization).digest()] = known
+
+
+def authorization_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The header, empty when there is none.
+
+    Raises:
+        Rejected: there are several (unauthenticated): a proxy in front may have looked at another one than we would.
+    """
+    given = [value for name, value in headers if name == b"authorization"]
+    if len(given) > 1:
+        raise Rejected("unauthenticated", "there is more than one Authorization header")
+    return given[0] if given else b""
+
+
+def address_of(scope: Scope) -> str | None:
+    """Where a request comes from."""
+    client = scope["client"]
+    return client[0] if client else None

@@ -5,8 +5,8 @@ A route without a declaration is refused when the application is made, and docs/
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from litestar import Request
@@ -19,9 +19,12 @@ from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.principal import ANONYMOUS, Permission, Principal
 from iotplatform.errors import Rejected
+from iotplatform.runtime.strangers import Strangers
 
 Needed: TypeAlias = Permission | Literal["public", "signed_in", "device"]
 Guard: TypeAlias = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
+
+T = TypeVar("T")
 
 _KEY: Final = "access"
 _PRINCIPAL: Final = "principal"
@@ -109,7 +112,9 @@ async def organization_for(
     return organization
 
 
-def guard_by(authenticator: Authenticator, directory: Directory, *, required: bool = False) -> Guard:
+def guard_by(
+    authenticator: Authenticator, directory: Directory, strangers: Strangers, *, required: bool = False
+) -> Guard:
     """Unless `required`, nobody needs a credential; one that is presented is verified."""
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -117,9 +122,12 @@ def guard_by(authenticator: Authenticator, directory: Directory, *, required: bo
         if access.needed == "public":
             return
         _check_accept(connection.headers.get("accept", "*/*"))
-        credential = bearer(connection.headers.get("authorization"))
+        given = connection.headers.getall("authorization", [])
+        if len(given) > 1:
+            raise Rejected("unauthenticated", "there is more than one Authorization header")
+        credential = bearer(given[0] if given else None)
         if credential is not None:
-            principal = await authenticator.authenticate(credential)
+            principal = await known_to(strangers, connection, credential, authenticator.authenticate(credential))
         elif required:
             raise Rejected("unauthenticated", "a credential is needed: `Authorization: Bearer <token or key>`")
         else:
@@ -128,6 +136,28 @@ def guard_by(authenticator: Authenticator, directory: Directory, *, required: bo
         await _check(directory, principal, access, connection.path_params.get("org"))
 
     return guard
+
+
+async def known_to(
+    strangers: Strangers, connection: ASGIConnection[Any, Any, Any, Any], secret: str, look: Coroutine[Any, Any, T]
+) -> T:
+    """What looking at a secret gives; and not looked at any more when too many of this address were refused.
+
+    Raises:
+        Rejected: it opens nothing, or there were too many (over_quota).
+    """
+    address = connection.client.host if connection.client else ""
+    shown = secret.encode("utf-8", "surrogatepass")
+    if wait_s := strangers.wait_s(address, shown):
+        look.close()
+        detail = "too many credentials from this address were refused: wait before trying another one"
+        raise Rejected("over_quota", detail, retry_after_s=wait_s)
+    try:
+        return await look
+    except Rejected as error:
+        if error.kind == "unauthenticated":
+            strangers.refused(address, shown)
+        raise
 
 
 def bearer(authorization: str | None) -> str | None:

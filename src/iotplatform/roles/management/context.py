@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -16,15 +16,19 @@ from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check
 from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
+from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
+from iotplatform.adapters.webhook.addresses import Destinations
 from iotplatform.domain.identifiers import identifier_fault
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
+from iotplatform.domain.notification import NotificationChannel
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
 from iotplatform.errors import Rejected
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.entrance import Entrance
+from iotplatform.roles.management.test_turns import TestTurns
 
 
 class ManagementContext(msgspec.Struct, frozen=True):
@@ -51,6 +55,10 @@ class ManagementContext(msgspec.Struct, frozen=True):
     delete_device: Callable[[Organization, str, Check, str], Awaitable[bool]]
     limits: Limits
     limit_books: LimitBooks
+    vault: Vault
+    destinations: Destinations
+    channels: Mapping[str, NotificationChannel]
+    test_turns: TestTurns
 
     async def organization(self, organization_id: str) -> Organization:
         """The organization of a request.

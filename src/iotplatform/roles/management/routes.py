@@ -29,6 +29,7 @@ from iotplatform.roles.management.channels import (
     list_channels,
     put_channel,
     read_channel,
+    test_channel,
 )
 from iotplatform.roles.management.commands import create_command, list_commands, read_command
 from iotplatform.roles.management.context import ManagementContext
@@ -197,6 +198,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_channel,
         put_channel,
         delete_channel,
+        test_channel,
         list_alarms,
         read_alarm,
         read_timeline,
@@ -251,7 +253,9 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         Router(
             path="/",
             route_handlers=handlers,
-            guards=[guard_by(entrance.authenticator, context.directory, required=entrance.required)],
+            guards=[
+                guard_by(entrance.authenticator, context.directory, entrance.strangers, required=entrance.required)
+            ],
             dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
             before_request=_prepare,
             after_request=finish_by(context.database),

@@ -18,7 +18,7 @@ from iotplatform.domain.credentials import REFRESH_TOKEN_PREFIX, secret_hash
 from iotplatform.domain.people import MAX_PASSWORD_BYTES, email_fault, normal_email, password_fault
 from iotplatform.domain.principal import Permission, Principal
 from iotplatform.errors import Fault, Rejected
-from iotplatform.roles.management.access import PUBLIC, SIGNED_IN, forbidden
+from iotplatform.roles.management.access import PUBLIC, SIGNED_IN, forbidden, known_to
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import check_person
 from iotplatform.roles.management.fields import Body, Name
@@ -89,11 +89,11 @@ async def log_in(
     """Who is unknown is refused like who has the wrong password, and after the same time."""
     email, address = normal_email(data.email), _address(request)
     entrance = context.entrance
-    entrance.guesses.count(email, address)
+    await entrance.guesses.count(email, address)
     login = None if email_fault(email) else await users.login_of(context.database, email)
     if not await entrance.passwords.verify(login.password_hash if login else None, data.password) or login is None:
         raise Rejected("unauthenticated", _WRONG)
-    entrance.guesses.succeeded(email, address)
+    await entrance.guesses.succeeded(email, address)
     if entrance.passwords.is_outdated(login.password_hash):
         renewed = await entrance.passwords.hash(data.password)
         await users.set_password_hash(context.database, login.user_id, renewed)
@@ -101,8 +101,14 @@ async def log_in(
 
 
 @post("/auth/refresh", status_code=200, opt=PUBLIC)
-async def refresh(data: JSONBody[Refresh], context: NamedDependency[ManagementContext]) -> TokenPair:
+async def refresh(
+    data: JSONBody[Refresh], request: Request[Any, Any, Any], context: NamedDependency[ManagementContext]
+) -> TokenPair:
     """The next pair of tokens. A token that comes a second time was stolen: everything of its login ends."""
+    return await known_to(context.entrance.strangers, request, data.refresh_token, _renew(data, context))
+
+
+async def _renew(data: Refresh, context: ManagementContext) -> TokenPair:
     following = _new_refresh_token()
     done = await sessions.renew(context.database, secret_hash(data.refresh_token), secret_hash(following))
     if done.outcome == "reused":
@@ -127,7 +133,7 @@ async def set_up(
 ) -> Response[Administrator]:
     """The first platform administrator, by the token that the first start in required mode printed."""
     entrance = context.entrance
-    entrance.guesses.count("setup", _address(request))
+    await entrance.guesses.count("setup", _address(request))
     if not entrance.is_setup_token(data.token):
         raise Rejected("unauthenticated", "this is not the setup token that the last start printed")
     email = normal_email(data.email)
@@ -170,11 +176,11 @@ async def change_password(
     email, address = principal.name, _address(request)
     if fault := password_fault(data.new_password, email):
         raise Rejected("invalid", "the body is not valid", faults=(Fault(fault, field="new_password"),))
-    entrance.guesses.count(email, address)
+    await entrance.guesses.count(email, address)
     login = await users.login_of(context.database, email)
     if login is None or not await entrance.passwords.verify(login.password_hash, data.current_password):
         raise Rejected("unauthenticated", _WRONG)
-    entrance.guesses.succeeded(email, address)
+    await entrance.guesses.succeeded(email, address)
     await users.set_password_hash(context.database, login.user_id, await entrance.passwords.hash(data.new_password))
     await end_sessions(context, login.user_id)
     return await _begin(context, login.user_id)
@@ -202,5 +208,5 @@ def _new_refresh_token() -> str:
 
 
 def _address(request: Request[Any, Any, Any]) -> str:
-    """Whom the socket is connected to: what a header says of that, anybody can write."""
+    """Whom the socket is connected to, or whom a proxy has it from that the settings trust (`app.http.forwarding`)."""
     return request.client.host if request.client else ""

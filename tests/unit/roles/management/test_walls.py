@@ -55,7 +55,7 @@ class Called(msgspec.Struct, frozen=True):
 
 def every_route() -> list[Called]:
     context: Any = SimpleNamespace(
-        entrance=SimpleNamespace(authenticator=None, required=True), directory=None, database=None
+        entrance=SimpleNamespace(authenticator=None, strangers=None, required=True), directory=None, database=None
     )
     app = Litestar(routes(context), openapi_config=None)
     return [
@@ -98,7 +98,7 @@ class Cast(msgspec.Struct):
     own: str
     headers: dict[str, dict[str, str]] = {}
     may: dict[str, frozenset[str]] = {}
-    bad: dict[str, dict[str, str]] = {}
+    bad: dict[str, dict[str, str] | list[tuple[str, str]]] = {}
 
 
 @pytest.fixture
@@ -148,6 +148,7 @@ async def cast(client: httpx.AsyncClient, org: str, context: ManagementContext, 
         "expired": bearer(expired),
         "forged": bearer(forged),
         "another scheme": {"authorization": "Basic YTpi"},
+        "two": [("authorization", made.headers["admin"]["authorization"])] * 2,
     }
     return made
 
