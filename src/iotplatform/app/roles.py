@@ -118,7 +118,7 @@ async def assemble(
         stack.push_async_callback(store.close)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
-        reading_parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
+        reading_parts = ReadingParts(connection, dead_letters, store, resources.telemetry, latest, directory, suspects)
         writers = Writers(
             ReadingWriter(reading_parts, metrics, membership),
             AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
@@ -167,7 +167,9 @@ async def assemble(
         keys = await _signing_keys(settings, data, resources)
         made.setup_token = await _setup_token(settings, resources)
         await set_quota_defaults(resources.database, settings.limits)
-        remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
+        remover = OrganizationRemover(
+            resources.database, connection, resources.redis, directory, resources.telemetry_stores
+        )
         context = ManagementContext(
             database=resources.database,
             directory=directory,
@@ -175,6 +177,7 @@ async def assemble(
             entrance=_entrance(settings, resources, authenticator, keys, made.setup_token),
             streams=resources.streams,
             latest=latest,
+            telemetry=resources.telemetry,
             ledger=LedgerReader(resources.database, connection, resources.counters).read,
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
@@ -184,7 +187,12 @@ async def assemble(
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
             delete_device=DeviceRemover(
-                resources.database, resources.streams, Controls(resources.publisher), latest, directory
+                resources.database,
+                resources.streams,
+                Controls(resources.publisher),
+                latest,
+                directory,
+                resources.telemetry_stores,
             ).delete,
             limits=settings.limits,
             limit_books=limit_books,
@@ -210,7 +218,7 @@ async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
 def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:
     database, connection, directory = resources.database, resources.connection, resources.directory
     ledger = LedgerReader(database, connection, resources.counters)
-    remover = OrganizationRemover(database, connection, resources.redis, directory)
+    remover = OrganizationRemover(database, connection, resources.redis, directory, resources.telemetry_stores)
     streams = StreamCare(
         Trimmer(connection, settings.streams.keep_s),
         EpochRemover(connection),
@@ -221,12 +229,28 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         lambda: fold_lanes(database),
         remover.finish,
         DeviceRemover(
-            database, resources.streams, Controls(resources.publisher), LatestValues(resources.redis), directory
+            database,
+            resources.streams,
+            Controls(resources.publisher),
+            LatestValues(resources.redis),
+            directory,
+            resources.telemetry_stores,
         ).finish,
         remover.remove_orphans,
         lambda: prune_audit(database, settings.audit.keep_s),
     )
     return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
+
+
+def _device_remover(resources: Resources) -> DeviceRemover:
+    return DeviceRemover(
+        resources.database,
+        resources.streams,
+        Controls(resources.publisher),
+        LatestValues(resources.redis),
+        resources.directory,
+        resources.telemetry_stores,
+    )
 
 
 async def _setup_token(settings: Settings, resources: Resources) -> str | None:

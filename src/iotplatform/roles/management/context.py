@@ -25,6 +25,7 @@ from iotplatform.domain.limit import Limits
 from iotplatform.domain.notification import NotificationChannel
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
+from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import Rejected
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.entrance import Entrance
@@ -44,6 +45,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     entrance: Entrance
     streams: Streams
     latest: LatestValues
+    telemetry: TelemetryStore
     ledger: Callable[[Organization], Awaitable[LedgerEntry]]
     dead_letters: DeadLetters
     controls: Controls

@@ -9,10 +9,9 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
-from iotplatform.adapters.postgres import telemetry
-from iotplatform.adapters.postgres.telemetry import TelemetryRange
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading, Value
+from iotplatform.domain.telemetry import TelemetryRange
 from iotplatform.domain.timestamps import format_timestamp
 from iotplatform.errors import Unavailable
 from iotplatform.roles.management.access import READ
@@ -65,7 +64,7 @@ async def list_readings(
     )
     after = decode_cursor(cursor, BY_SERIES_AND_TIME)
     organization = await context.organization(org)
-    found = await telemetry.page(context.database, organization.epoch, limit + 1, after, wanted)
+    found = await context.telemetry.page(organization.epoch, limit + 1, after, wanted)
     return page(found, limit, _answer, lambda last: (last.device_id, last.sensor, last.at))
 
 
@@ -87,13 +86,13 @@ async def list_latest(
 
 
 async def _latest(context: ManagementContext, organization: Organization, device_ids: list[str]) -> list[Reading]:
-    """By device and sensor; from PostgreSQL while Redis is away or was emptied."""
+    """By device and sensor; from the store while Redis is away or was emptied."""
     try:
         known = await context.latest.read(organization.epoch, device_ids)
     except Unavailable:
         known = None
     if known is None:
-        found = await telemetry.latest(context.database, organization.epoch, device_ids)
+        found = await context.telemetry.latest(organization.epoch, device_ids)
     else:
         found = [Reading(device_id, sensor, value, at) for device_id, sensor, value, at in known]
     # Sorted here, so that a cursor means the same whoever answered, and whatever the database's collation is.

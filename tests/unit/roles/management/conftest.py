@@ -21,6 +21,7 @@ from iotplatform.adapters.postgres.device_removals import DeviceRemovals
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
+from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
@@ -209,6 +210,7 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
             Guesses(),
         ),
         backtests=Backtests(database.url),
+        telemetry=PostgresTelemetry(database),
         default_rule=default_rule,
         delete_organization=delete_organization,
         delete_device=delete_device,
