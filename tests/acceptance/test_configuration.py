@@ -46,7 +46,7 @@ async def run(*arguments: str, cwd: Path, **settings: str) -> tuple[int, str, st
         ({"auth__signing_keys": "no key"}, "auth.signing_keys"),
         ({"auth__mode": "closed"}, "auth.mode"),
         ({"embedded__nats_sync": "sometimes"}, "embedded.nats_sync"),
-        ({"influx__url": "http://localhost:8086"}, "influx.url"),
+        ({"influx__url": "http://localhost:8086"}, "influx.bucket"),
         ({"log__level": "loud"}, "log.level"),
         ({"streams__keep_s": "inf"}, "streams.keep_s"),
         ({"data_dir": ""}, "data_dir"),
