@@ -96,7 +96,7 @@ async def test_a_type_of_somebody_else_is_refused_in_words(server, stack) -> Non
 
 async def test_what_the_bucket_would_drop_is_no_success(server, stack) -> None:
     telemetry = await telemetry_of(settings_of(server, "short"), stack)
-    await server.query('ALTER RETENTION POLICY "autogen" ON "short" DURATION 1h')
+    await server.query('ALTER RETENTION POLICY "autogen" ON "short" DURATION 1h SHARD DURATION 1h')
     now = int(time.time() * 1_000_000)
     old, fresh = (Reading("d", "old", 1.0, NOON), 1), (Reading("d", "fresh", 1.0, now), 1)
     with pytest.raises(UnstorableData, match="retention"):
