@@ -49,7 +49,6 @@ async def run(*arguments: str, cwd: Path, **settings: str) -> tuple[int, str, st
         ({"influx__url": "http://localhost:8086"}, "influx.bucket"),
         ({"log__level": "loud"}, "log.level"),
         ({"streams__keep_s": "inf"}, "streams.keep_s"),
-        ({"data_dir": ""}, "data_dir"),
         ({"ingest__port": "8080", "management__port": "8080"}, "must differ"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
