@@ -35,10 +35,14 @@ bind-address = "127.0.0.1:0"
 
 
 def require_influxd() -> None:
+    require_program("influxd", "influxdb")
+
+
+def require_program(program: str, package: str) -> str:
     """In CI nothing may be left out; elsewhere a server that is not there is."""
-    if shutil.which("influxd"):
-        return
-    reason = "influxd is missing: apt-get install influxdb"
+    if found := shutil.which(program):
+        return found
+    reason = f"{program} is missing: apt-get install {package}"
     if os.environ.get("CI_STRICT"):
         pytest.fail(f"{reason}, and CI_STRICT is set")
     pytest.skip(reason)

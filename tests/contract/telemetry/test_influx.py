@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import httpx
 import pytest
 from aiohttp import web
 
@@ -16,7 +19,8 @@ from iotplatform.adapters.influx.telemetry import InfluxTelemetry
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.telemetry import UnstorableData
 from iotplatform.errors import Unavailable
-from tests.support.influx import InfluxServer, require_influxd
+from tests.support.influx import InfluxServer, free_port, require_influxd, require_program
+from tests.support.platform import eventually
 
 NOON = 1_767_225_600_000_000
 
@@ -201,3 +205,41 @@ async def test_an_answer_that_is_cut_short_is_none(stack) -> None:
         fake.failures.append(web.Response(text="<html>hello</html>"))
         with pytest.raises(Unavailable, match="no InfluxDB"):
             await telemetry.newest(7)
+
+
+async def test_the_newer_wire_format_on_a_server_that_is_not_ours(tmp_path, stack) -> None:
+    """VictoriaMetrics takes `/api/v2/write`, compressed and in microseconds; it keeps numbers and milliseconds."""
+    program = require_program("victoria-metrics", "victoria-metrics")
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        program,
+        f"-httpListenAddr=127.0.0.1:{port}",
+        f"-storageDataPath={tmp_path}",
+        "-retentionPeriod=100y",
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(base_url=url) as client:
+
+            async def answers() -> bool:
+                try:
+                    return (await client.get("/health")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await eventually(answers)
+            telemetry = await telemetry_of(InfluxSettings(url, "bucket", "token", "org"), stack)
+            some = [(Reading("d", "temp, 1", number / 2, NOON + number * 1_000), 1) for number in range(100)]
+            await telemetry.write([(7, [*some, (Reading("d", "door", True, NOON), 1)])])
+            await client.get("/internal/force_flush")
+            query = {"match[]": '{__name__="readings_value"}', "start": "0"}
+            lines = (await client.get("/api/v1/export", params=query)).text.splitlines()
+    finally:
+        process.kill()
+        await process.wait()
+    found = {one["metric"]["sensor"]: one for one in map(json.loads, lines)}
+    assert found["temp, 1"]["values"] == [number / 2 for number in range(100)]
+    assert found["temp, 1"]["timestamps"] == [NOON // 1_000 + number for number in range(100)]
+    assert found["door"]["values"] == [1]
+    assert found["door"]["metric"]["organization"] == "acme"
