@@ -16,6 +16,7 @@ from iotplatform.app.http.forwarding import Network, parse_networks
 from iotplatform.domain.identifiers import sensor_fault
 from iotplatform.domain.limit import Limits, rate_faults
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
+from iotplatform.domain.telemetry.query import QueryLimits
 from iotplatform.errors import ConfigError
 from iotplatform.observability.logs import Format, Level
 
@@ -176,6 +177,7 @@ class Settings(Section, frozen=True):
     analysis: Analysis = Analysis()
     audit: Audit = Audit()
     limits: Limits = Limits()
+    query: QueryLimits = QueryLimits()
     log: Log = Log()
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import asyncpg
-import msgspec
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.domain.reading import Reading, Value
+from iotplatform.domain.telemetry.query import TelemetryQuery
 from iotplatform.domain.timestamps import to_datetime, to_microseconds
 
 # Each series contributes no more than a page, and the index gives the series in order, so that a page of a large
@@ -47,17 +47,8 @@ _LAST: Final = 253_402_214_400_000_000
 Place = tuple[str, str, int]
 
 
-class TelemetryRange(msgspec.Struct, frozen=True):
-    """Readings of some series in [since, until); nothing given means all of them."""
-
-    device_ids: tuple[str, ...] = ()
-    sensors: tuple[str, ...] = ()
-    since: int | None = None
-    until: int | None = None
-
-
 async def page(
-    database: Database, epoch: int, limit: int, after: Place | None, wanted: TelemetryRange
+    database: Database, epoch: int, limit: int, after: Place | None, wanted: TelemetryQuery
 ) -> list[Reading]:
     """By device, sensor and time; `after` is the place of the last one of the page before."""
     device_id, sensor, at = after or ("", "", _FIRST)

@@ -14,6 +14,7 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check
+from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
@@ -22,9 +23,11 @@ from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.rule import Rule
+from iotplatform.domain.telemetry.query import QueryLimits
 from iotplatform.errors import Rejected
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.entrance import Entrance
+from iotplatform.roles.management.query_slots import QuerySlots
 
 
 class ManagementContext(msgspec.Struct, frozen=True):
@@ -51,6 +54,9 @@ class ManagementContext(msgspec.Struct, frozen=True):
     delete_device: Callable[[Organization, str, Check, str], Awaitable[bool]]
     limits: Limits
     limit_books: LimitBooks
+    queries: TelemetryQueries
+    query_slots: QuerySlots
+    query_limits: QueryLimits
 
     async def organization(self, organization_id: str) -> Organization:
         """The organization of a request.

@@ -21,6 +21,7 @@ from iotplatform.adapters.postgres.device_removals import DeviceRemovals
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
+from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
@@ -37,9 +38,11 @@ from iotplatform.domain.limit import Limits
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
+from iotplatform.domain.telemetry.query import QueryLimits
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
+from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.routes import routes
 
 
@@ -152,8 +155,15 @@ def keys() -> SigningKeys:
     return SigningKeys.load([SigningKeys.make_pem()])
 
 
+@pytest.fixture(scope="module")
+async def queries(database_url: str) -> AsyncIterator[TelemetryQueries]:
+    opened = await TelemetryQueries.open(database_url, 4)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> ManagementContext:
+async def context(database: Database, queries: TelemetryQueries, stubs: Stubs, keys: SigningKeys) -> ManagementContext:
     await tokens.register_keys(database, keys.public_pems)
     directory = Directory(database)
 
@@ -190,6 +200,9 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         delete_device=delete_device,
         limits=Limits(),
         limit_books=LimitBooks(database, Limits()),
+        queries=queries,
+        query_slots=QuerySlots(2),
+        query_limits=QueryLimits(),
         **parts,
     )
 
