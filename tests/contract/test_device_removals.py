@@ -12,6 +12,7 @@ import pytest
 
 from iotplatform.adapters.embedded import ServerUrls
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.app import device_removal
@@ -47,6 +48,7 @@ class Stand:
             SimpleNamespace(publish=publish),  # type: ignore[arg-type]
             latest,
             SimpleNamespace(apply=apply, organization=known),  # type: ignore[arg-type]
+            [PostgresTelemetry(database)],
         )
 
     async def register(self) -> None:

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from iotplatform.adapters.postgres import removals as removals_module
+from iotplatform.adapters.postgres import telemetry as telemetry_module
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.lanes import drop_ended, fold_lanes
 from iotplatform.adapters.postgres.ledger import Handled, Ledger
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork, PositionMoved, ReadingStore
 from iotplatform.adapters.postgres.removals import Removals
+from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.domain.gap import Gap, LaneGap, LanePlace, LostPosition, SequenceGap, join_gaps
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
@@ -164,8 +165,8 @@ async def test_a_lane_goes_by_the_stream_s_time_and_not_by_the_moment_of_its_com
 async def test_deleting_leaves_a_removal_and_readings_go_in_chunks(
     database: Database, store: ReadingStore, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removals_module, "READINGS_AT_ONCE", 7)
-    monkeypatch.setattr(removals_module, "SERIES_AT_ONCE", 2)
+    monkeypatch.setattr(telemetry_module, "READINGS_AT_ONCE", 7)
+    monkeypatch.setattr(telemetry_module, "SERIES_AT_ONCE", 2)
     organization, neighbour = await make(1), await make(1)
     for each in (organization, neighbour):
         work = work_of(each, 0, 1, LaneMark("a", "http", 1, 40, NOON))
@@ -180,10 +181,12 @@ async def test_deleting_leaves_a_removal_and_readings_go_in_chunks(
     with pytest.raises(PositionMoved):
         await store.store([work_of(organization, 1, 2)])
 
-    assert await removals.remove_readings(organization.epoch) == 40
-    assert await removals.remove_readings(organization.epoch) == 0
+    telemetry = PostgresTelemetry(database)
+    assert len(await telemetry.newest(organization.epoch)) == 5
+    await telemetry.remove_organization(organization.epoch)
+    assert await telemetry.newest(organization.epoch) == {}
     assert await database.pool.fetchval("SELECT count(*) FROM series WHERE epoch = $1", organization.epoch) == 0
-    assert len(await store.newest(neighbour.epoch)) == 5
+    assert len(await telemetry.newest(neighbour.epoch)) == 5
     assert await removals.without_organization([organization.epoch, neighbour.epoch]) == []
     await removals.end(removal)
     assert await removals.without_organization([organization.epoch, neighbour.epoch]) == [organization.epoch]

@@ -10,8 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from iotplatform.adapters.postgres.persistence import PartitionWork, PositionMoved, ReadingStore, UnstorableData
+from iotplatform.adapters.postgres.persistence import PartitionWork, PositionMoved, ReadingStore
 from iotplatform.domain.reading import Reading, Value
+from iotplatform.domain.telemetry import UnstorableData
 from iotplatform.domain.timestamps import to_microseconds
 
 Entry = tuple[Reading, int]
@@ -115,8 +116,8 @@ async def test_what_postgresql_refuses_is_told_from_what_it_takes(store, connect
     good = (Reading("d", "good", 1.0, 1), 1)
     with pytest.raises(UnstorableData):
         await store.store([work(epoch, 0, 1, [good, (bad, 1)])])
-    assert not await store.is_storable([good, (bad, 1)], epoch)
-    assert await store.is_storable([good], epoch)
+    assert await store.refusal([good, (bad, 1)], epoch)
+    assert await store.refusal([good], epoch) is None
     assert await rows(connection, epoch) == {}
     await store.store([work(epoch, 0, 1, [good])])
     assert await rows(connection, epoch) == {("d", "good", 1): (1.0, 1)}
@@ -132,4 +133,5 @@ async def test_readings_of_an_organization_that_is_gone_are_not_stored(store, co
 async def test_times_are_microseconds(store, connection, epoch) -> None:
     at = to_microseconds(dt.datetime(2026, 11, 24, 12, 0, 0, 123_457, tzinfo=dt.UTC))
     await store.store([work(epoch, 0, 1, [(Reading("d", "s", 1.0, at), 1)])])
-    assert await store.newest(epoch) == {("d", "s"): (at, 1, 1.0)}
+    found = await connection.fetch("SELECT at FROM readings JOIN series ON id = series_id WHERE epoch = $1", epoch)
+    assert [to_microseconds(row["at"]) for row in found] == [at]

@@ -7,7 +7,7 @@ cut is kept until persistence has passed it. A device that is made again under t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -23,6 +23,7 @@ from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.domain.control import ForgetDevice
 from iotplatform.domain.identifiers import partition_of
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import Unavailable
 from iotplatform.runtime.clock import now_us
 
@@ -35,13 +36,20 @@ LATE_WRITERS_S: Final = 30.0
 
 class DeviceRemover:
     def __init__(
-        self, database: Database, streams: Streams, controls: Controls, latest: LatestValues, directory: Directory
+        self,
+        database: Database,
+        streams: Streams,
+        controls: Controls,
+        latest: LatestValues,
+        directory: Directory,
+        telemetry: Sequence[TelemetryStore],
     ) -> None:
         self._removals = DeviceRemovals(database)
         self._controls = controls
         self._streams = streams
         self._latest = latest
         self._directory = directory
+        self._telemetry = telemetry
 
     async def delete(self, organization: Organization, device_id: str, check: Callable[[int], None], by: str) -> bool:
         """False when there is no such device. Analysis is told, and clears the device's alarms.
@@ -96,5 +104,6 @@ class DeviceRemover:
             raise Unavailable("the organization's stream can't be asked for its position") from error
 
     async def _remove(self, epoch: int, device_id: str, cut: int) -> None:
-        await self._removals.remove_readings(epoch, device_id, cut)
+        for store in self._telemetry:
+            await store.remove_device(epoch, device_id, cut)
         await self._latest.drop(epoch, device_id, await self._removals.sensors(epoch, device_id), cut)

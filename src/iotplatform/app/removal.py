@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -22,6 +22,7 @@ from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.adapters.redis.removal import EpochKeys
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.removal import Removal
+from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import Unavailable
 
 log = structlog.get_logger()
@@ -33,10 +34,18 @@ LATE_WRITERS_S: Final = 30.0
 
 
 class OrganizationRemover:
-    """Each step may be done again, and by several processes at once; a removal is over when one pass had no fault."""
+    """Each step may be done again, and by several processes at once; a removal is over when one pass had no fault.
+
+    `telemetry` are all stores that may hold readings: the one in use, and the one that was before.
+    """
 
     def __init__(
-        self, database: Database, connection: Connection, redis: RedisConnection, directory: Directory
+        self,
+        database: Database,
+        connection: Connection,
+        redis: RedisConnection,
+        directory: Directory,
+        telemetry: Sequence[TelemetryStore],
     ) -> None:
         self._removals = Removals(database)
         self._gaps = Gaps(database)
@@ -45,6 +54,7 @@ class OrganizationRemover:
         self._retained = RetainedMessages(connection)
         self._keys = EpochKeys(redis)
         self._directory = directory
+        self._telemetry = telemetry
 
     async def delete(self, organization: Organization, check: Check) -> bool:
         """Delete it, and remove what can be removed within 20 s; False when somebody else has deleted it.
@@ -98,7 +108,7 @@ class OrganizationRemover:
             self._streams.remove_messages,
             lambda removal: self._intake.remove_consumer(removal.epoch),
             lambda removal: self._keys.remove(removal.epoch),
-            lambda removal: self._removals.remove_readings(removal.epoch),
+            self._remove_readings,
         ]
         failure: Unavailable | ApiError | None = None
         for step in steps:
@@ -108,6 +118,10 @@ class OrganizationRemover:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    async def _remove_readings(self, removal: Removal) -> None:
+        for store in self._telemetry:
+            await store.remove_organization(removal.epoch)
 
     async def _remove_stream(self, removal: Removal) -> None:
         """Streams have the names of ids: a successor's is spared, and only what is of earlier epochs leaves it."""

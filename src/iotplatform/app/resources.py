@@ -21,9 +21,11 @@ from iotplatform.adapters.postgres.changes import ChangeFeed
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.migrations import at_head, migrate
+from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.app.settings import Settings
+from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import ConfigError, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.backoff import Backoff
@@ -48,6 +50,9 @@ class Resources(msgspec.Struct, frozen=True):
     directory: Directory
     changes: ChangeFeed
     embedded: EmbeddedServers | None
+    # The one in use, and all that may hold readings.
+    telemetry: TelemetryStore
+    telemetry_stores: tuple[TelemetryStore, ...]
     # None: nats-server does not ask us who a client is.
     callout: CalloutKeys | None = None
 
@@ -131,7 +136,22 @@ async def open_resources(
     tasks.start(feed.run(), "changes")
     tasks.start(counters.run(), "counters")
     keys = await asyncio.to_thread(callout_keys, settings, data)
-    return Resources(urls, database, redis, counters, connection, publisher, streams, directory, feed, embedded, keys)
+    telemetry = PostgresTelemetry(database)
+    return Resources(
+        urls,
+        database,
+        redis,
+        counters,
+        connection,
+        publisher,
+        streams,
+        directory,
+        feed,
+        embedded,
+        telemetry,
+        (telemetry,),
+        keys,
+    )
 
 
 async def _open_database(url: str, *, embedded: bool) -> Database:

@@ -49,6 +49,7 @@ from iotplatform.app.ledger import LedgerReader
 from iotplatform.app.members import membership_of
 from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
+from iotplatform.app.sending import sending_of
 from iotplatform.app.settings import RoleName, Settings, is_loopback
 from iotplatform.domain.credentials import SETUP_TOKEN_PREFIX
 from iotplatform.observability.metrics import Metrics
@@ -59,6 +60,7 @@ from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
+from iotplatform.roles.management.test_turns import TestTurns
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.ledger_audit import LedgerAudit
@@ -110,13 +112,15 @@ async def assemble(
     # When the process ends while a block is taken up alone, nothing but that block was.
     one_suspect = asyncio.Lock()
 
+    sending = sending_of(settings, data)
+
     if "persistence" in names:
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
         store = await ReadingStore.open(resources.urls.postgres)
         stack.push_async_callback(store.close)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
-        reading_parts = ReadingParts(connection, dead_letters, store, latest, directory, suspects)
+        reading_parts = ReadingParts(connection, dead_letters, store, resources.telemetry, latest, directory, suspects)
         writers = Writers(
             ReadingWriter(reading_parts, metrics, membership),
             AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
@@ -128,7 +132,7 @@ async def assemble(
     if "notification" in names:
         membership = membership_of("notification", resources, data)
         notification = NotificationRole(
-            connection, resources.database, dead_letters, settings.mail_settings, metrics, membership
+            connection, resources.database, dead_letters, sending.channels, sending.vault, metrics, membership
         )
         made.roles.append(notification)
         made.readers.append(notification.readers)
@@ -165,8 +169,9 @@ async def assemble(
         keys = await _signing_keys(settings, data, resources)
         made.setup_token = await _setup_token(settings, resources)
         await set_quota_defaults(resources.database, settings.limits)
-        ledger = LedgerReader(resources.database, connection, resources.counters)
-        remover = OrganizationRemover(resources.database, connection, resources.redis, directory)
+        remover = OrganizationRemover(
+            resources.database, connection, resources.redis, directory, resources.telemetry_stores
+        )
         context = ManagementContext(
             database=resources.database,
             directory=directory,
@@ -174,7 +179,8 @@ async def assemble(
             entrance=_entrance(settings, resources, authenticator, keys, made.setup_token),
             streams=resources.streams,
             latest=latest,
-            ledger=ledger.read,
+            telemetry=resources.telemetry,
+            ledger=LedgerReader(resources.database, connection, resources.counters).read,
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
@@ -183,13 +189,22 @@ async def assemble(
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
             delete_device=DeviceRemover(
-                resources.database, resources.streams, Controls(resources.publisher), latest, directory
+                resources.database,
+                resources.streams,
+                Controls(resources.publisher),
+                latest,
+                directory,
+                resources.telemetry_stores,
             ).delete,
             limits=settings.limits,
             limit_books=limit_books,
             queries=await _telemetry_queries(settings, resources, stack),
             query_slots=QuerySlots(settings.query.per_organization),
             query_limits=settings.query,
+            vault=sending.vault,
+            destinations=sending.destinations,
+            channels=sending.channels,
+            test_turns=TestTurns(),
         )
         role = ManagementRole(resources.database)
         resources.changes.register(role.changed)
@@ -198,7 +213,11 @@ async def assemble(
     return made
 
 
-async def _telemetry_queries(settings: Settings, resources: Resources, stack: AsyncExitStack) -> TelemetryQueries:
+async def _telemetry_queries(
+    settings: Settings, resources: Resources, stack: AsyncExitStack
+) -> TelemetryQueries | None:
+    if settings.influx.url is not None:
+        return None
     queries = await TelemetryQueries.open(resources.database.url, settings.query.connections)
     stack.callback(queries.close)
     return queries
@@ -214,7 +233,7 @@ async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
 def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:
     database, connection, directory = resources.database, resources.connection, resources.directory
     ledger = LedgerReader(database, connection, resources.counters)
-    remover = OrganizationRemover(database, connection, resources.redis, directory)
+    remover = OrganizationRemover(database, connection, resources.redis, directory, resources.telemetry_stores)
     streams = StreamCare(
         Trimmer(connection, settings.streams.keep_s),
         EpochRemover(connection),
@@ -225,12 +244,28 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         lambda: fold_lanes(database),
         remover.finish,
         DeviceRemover(
-            database, resources.streams, Controls(resources.publisher), LatestValues(resources.redis), directory
+            database,
+            resources.streams,
+            Controls(resources.publisher),
+            LatestValues(resources.redis),
+            directory,
+            resources.telemetry_stores,
         ).finish,
         remover.remove_orphans,
         lambda: prune_audit(database, settings.audit.keep_s),
     )
     return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
+
+
+def _device_remover(resources: Resources) -> DeviceRemover:
+    return DeviceRemover(
+        resources.database,
+        resources.streams,
+        Controls(resources.publisher),
+        LatestValues(resources.redis),
+        resources.directory,
+        resources.telemetry_stores,
+    )
 
 
 async def _setup_token(settings: Settings, resources: Resources) -> str | None:

@@ -12,11 +12,13 @@ import msgspec
 
 from iotplatform.adapters.embedded import EmbeddedSettings
 from iotplatform.adapters.mail.settings import MailSettings
+from iotplatform.adapters.secrets.vault import Vault
+from iotplatform.adapters.webhook.addresses import WebhookSettings
 from iotplatform.app.http.forwarding import Network, parse_networks
 from iotplatform.domain.identifiers import sensor_fault
 from iotplatform.domain.limit import Limits, rate_faults
+from iotplatform.domain.querying.query import QueryLimits
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
-from iotplatform.domain.telemetry.query import QueryLimits
 from iotplatform.errors import ConfigError
 from iotplatform.observability.logs import Format, Level
 
@@ -83,6 +85,15 @@ class Embedded(Section, frozen=True):
 class Mail(Section, frozen=True, rename={"sender": "from"}):
     url: str | None = None
     sender: str | None = None
+
+
+class Notification(Section, frozen=True):
+    allow_private_addresses: bool = False
+    allowed_addresses: list[str] = []
+
+
+class Secrets(Section, frozen=True):
+    key: str | None = None
 
 
 class Influx(Section, frozen=True):
@@ -171,6 +182,8 @@ class Settings(Section, frozen=True):
     streams: Streams = Streams()
     embedded: Embedded = Embedded()
     mail: Mail = Mail()
+    notification: Notification = Notification()
+    secrets: Secrets = Secrets()
     influx: Influx = Influx()
     tls: Tls = Tls()
     auth: Auth = Auth()
@@ -203,6 +216,11 @@ class Settings(Section, frozen=True):
         return MailSettings(self.mail.url, self.mail.sender)
 
     @property
+    def webhook_settings(self) -> WebhookSettings:
+        section = self.notification
+        return WebhookSettings(section.allow_private_addresses, tuple(section.allowed_addresses))
+
+    @property
     def auth_required(self) -> bool:
         """Whether nobody is let in without a credential."""
         return self.auth.mode == "required" or (self.auth.mode == "auto" and self.exposed is not None)
@@ -228,7 +246,9 @@ class Settings(Section, frozen=True):
         ):
             if url is not None:
                 _check_url(name, url)
-        _ = self.mail_settings, self.embedded_settings
+        _ = self.mail_settings, self.embedded_settings, self.webhook_settings
+        if self.secrets.key is not None:
+            Vault.open_with(self.secrets.key)
         if not self.data_dir:
             raise ConfigError("data_dir is empty: name a directory, or leave it out for ./.iotplatform")
         if self.nats.replicas > 1 and self.nats.url is None:

@@ -15,6 +15,7 @@ from iotplatform.errors import ConfigError
 
 PREFIX: Final = "IOTPLATFORM_"
 _TOP_LEVEL: Final = {"data_dir", "roles"}
+_LISTS: Final = (("auth", "allowed_hosts"), ("auth", "trusted_proxies"), ("notification", "allowed_addresses"))
 
 Tables = dict[str, Any]
 
@@ -87,10 +88,10 @@ def _read_value_files(table: Tables, struct: type[msgspec.Struct], where: str) -
 
 def _convert(tables: Tables) -> Settings:
     # Lists come as text from the environment.
-    auth = tables.get("auth")
-    for name in ("allowed_hosts", "trusted_proxies"):
-        if isinstance(auth, dict) and isinstance(auth.get(name), str):
-            auth[name] = [part.strip() for part in auth[name].split(",") if part.strip()]
+    for section, key in _LISTS:
+        table = tables.get(section)
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = [entry.strip() for entry in table[key].split(",") if entry.strip()]
     try:
         return msgspec.convert(tables, Settings, strict=False)
     except msgspec.ValidationError as error:

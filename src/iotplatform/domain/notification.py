@@ -6,13 +6,15 @@ from typing import Protocol
 
 import msgspec
 
+from iotplatform.domain.channel import WebhookTarget
 from iotplatform.errors import PlatformError
 
 
 class Notification(msgspec.Struct, frozen=True):
-    """What one delivery says, in words. `message_id` and `created_at` are the same whenever it is sent again.
+    """What one delivery says, in words, and as JSON in `payload`.
 
-    `answers` is the message id of an earlier one that this one belongs to.
+    `delivery_id`, `message_id` and `created_at` are the same whenever it is sent again. `answers` is the message id of
+    an earlier one that this one belongs to.
     """
 
     organization_id: str
@@ -25,6 +27,9 @@ class Notification(msgspec.Struct, frozen=True):
     message_id: str
     created_at: int
     answers: str | None = None
+    delivery_id: str = ""
+    payload: bytes = b""
+    target: WebhookTarget | None = None
 
 
 class PartlySent(PlatformError):

@@ -38,8 +38,19 @@ Batch = dict[Reader, list[Delivery]]
 class Readers:
     """The readers of one role. `take` hands out what is waiting; every reader handed out comes back by `release`."""
 
-    def __init__(self, role: str, connection: Connection, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        role: str,
+        connection: Connection,
+        metrics: Metrics,
+        *,
+        pulled: int = PULL_MESSAGES,
+        taken: int | None = None,
+    ) -> None:
+        """`pulled` messages are on their way to a reader at most, and `taken` of them handed out at once."""
         self.role = role
+        self._pulled = pulled
+        self._taken = taken
         self._connection = connection
         self._pins = Pins(connection)
         self.consumers = Consumers(JetStreamApi(connection))
@@ -123,7 +134,8 @@ class Readers:
                 if not reader.idle.is_set() or reader.is_wanted:
                     continue
                 taken = batch[reader] = []
-                while reader.buffer and len(taken) < MAX_TAKEN_PER_READER and size < MAX_TAKEN_BYTES:
+                most = self._taken or MAX_TAKEN_PER_READER
+                while reader.buffer and len(taken) < most and size < MAX_TAKEN_BYTES:
                     delivery = reader.buffer.popleft()
                     taken.append(delivery)
                     size += len(delivery.data)
@@ -253,8 +265,8 @@ class Readers:
     async def _pull(self, reader: Reader) -> None:
         if reader.state not in {"expecting_first", "open"} or self._buffered_bytes > MAX_BUFFERED_BYTES:
             return
-        wanted = PULL_MESSAGES - reader.outstanding - len(reader.buffer)
-        if wanted < PULL_MESSAGES // 2:
+        wanted = self._pulled - reader.outstanding - len(reader.buffer)
+        if wanted < self._pulled // 2:
             return
         reader.outstanding += wanted
         token = self._tokens.get(reader)
@@ -295,7 +307,7 @@ class Readers:
             self._ready[reader] = None
             if reader.idle.is_set():
                 self._something_ready.set()
-            if reader.outstanding <= PULL_MESSAGES // 4:
+            if reader.outstanding <= self._pulled // 4:
                 await self._pull(reader)
 
     async def _status(self, reader: Reader, headers: dict[str, str]) -> None:

@@ -12,8 +12,6 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.domain.organization import Organization
 
-READINGS_AT_ONCE: Final = 10_000
-
 _LOCK: Final = "SELECT version FROM devices WHERE epoch = $1 AND id = $2 FOR UPDATE"
 _TOKENS: Final = "SELECT id FROM device_tokens WHERE epoch = $1 AND device_id = $2"
 _DELETE: Final = "DELETE FROM devices WHERE epoch = $1 AND id = $2"
@@ -32,13 +30,6 @@ UPDATE device_removals SET cut = $3, settled = true WHERE epoch = $1 AND device_
 """
 _END: Final = "DELETE FROM device_removals WHERE epoch = $1 AND device_id = $2 AND cut = $3"
 _SENSORS: Final = "SELECT sensor FROM series WHERE epoch = $1 AND device_id = $2"
-# The series stay: persistence knows them by number.
-_READINGS: Final = """
-DELETE FROM readings WHERE ctid = ANY(ARRAY(
-    SELECT r.ctid FROM series s JOIN readings r ON r.series_id = s.id
-    WHERE s.epoch = $1 AND s.device_id = $2 AND r.position <= $3 LIMIT $4
-))
-"""
 _POSITION: Final = "SELECT position FROM partitions WHERE epoch = $1 AND number = $2"
 
 
@@ -101,13 +92,6 @@ class DeviceRemovals:
         with translated():
             return [row["sensor"] for row in await self._pool.fetch(_SENSORS, epoch, device_id)]
 
-    async def remove_readings(self, epoch: int, device_id: str, cut: int) -> int:
-        removed = 0
-        with translated():
-            while count := _count(await self._pool.execute(_READINGS, epoch, device_id, cut, READINGS_AT_ONCE)):
-                removed += count
-        return removed
-
     async def is_stored(self, epoch: int, partition: int, cut: int) -> bool:
         """Whether persistence has passed the cut, so that nothing can come late."""
         with translated():
@@ -117,7 +101,3 @@ class DeviceRemovals:
     async def end(self, due: DueRemoval, cut: int) -> None:
         with translated():
             await self._pool.execute(_END, due.epoch, due.device_id, cut)
-
-
-def _count(status: str) -> int:
-    return int(status.rpartition(" ")[2])

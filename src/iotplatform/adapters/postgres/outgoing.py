@@ -30,6 +30,8 @@ _MOVE: Final = "UPDATE positions SET position = $3 WHERE reader = $1 AND positio
 _CLAIM: Final = """
 WITH busy AS (
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::int[]) AS b(epoch, channel_id, sending)
+), busy_organizations AS (
+    SELECT epoch, sum(sending) AS sending FROM busy GROUP BY epoch
 ), due AS (
     SELECT d.id, d.epoch, d.channel_id, d.next_attempt_at
     FROM deliveries d
@@ -37,6 +39,7 @@ WITH busy AS (
         AND NOT EXISTS (
             SELECT FROM busy b WHERE b.epoch = d.epoch AND b.channel_id = d.channel_id AND b.sending >= $4::int
         )
+        AND d.epoch NOT IN (SELECT epoch FROM busy_organizations WHERE sending >= $9::int)
         AND (d.transition = 'raised' OR NOT EXISTS (
             SELECT FROM deliveries r
             WHERE r.alarm_id = d.alarm_id AND r.transition = 'raised' AND r.channel_id = d.channel_id
@@ -47,10 +50,15 @@ WITH busy AS (
     FOR UPDATE OF d SKIP LOCKED
 ), ranked AS (
     SELECT due.*, row_number() OVER (PARTITION BY epoch, channel_id ORDER BY next_attempt_at, id) AS place FROM due
-), chosen AS (
-    SELECT r.id, r.epoch, r.channel_id
+), possible AS (
+    SELECT r.id, r.epoch, r.channel_id, r.next_attempt_at,
+        row_number() OVER (PARTITION BY r.epoch ORDER BY r.next_attempt_at, r.id) AS place
     FROM ranked r LEFT JOIN busy b ON b.epoch = r.epoch AND b.channel_id = r.channel_id
     WHERE r.place <= $4::int - coalesce(b.sending, 0)
+), chosen AS (
+    SELECT r.id, r.epoch, r.channel_id
+    FROM possible r LEFT JOIN busy_organizations b ON b.epoch = r.epoch
+    WHERE r.place <= $9::int - coalesce(b.sending, 0)
     ORDER BY r.next_attempt_at
     LIMIT $6::int
 )
@@ -59,7 +67,7 @@ SET next_attempt_at = now() + $7::interval
 FROM chosen LEFT JOIN channels c ON c.epoch = chosen.epoch AND c.id = chosen.channel_id
 WHERE d.id = chosen.id
 RETURNING d.id, d.epoch, d.channel_id, d.event::text AS event, d.attempts::text AS attempts, d.created_at,
-    now() - d.created_at AS age, c.type, c.enabled, c.config::text AS config
+    now() - d.created_at AS age, c.type, c.enabled, c.config::text AS config, c.secrets
 """
 
 # Never earlier than it is: a row that was finished in the meantime may have a longer wait already.
@@ -90,11 +98,12 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeliveryChannel(msgspec.Struct, frozen=True):
-    """A channel as it is at the moment of the claim; `config` is JSON."""
+    """A channel as it is at the moment of the claim; `config` is JSON, `secrets` are sealed."""
 
     type: str
     enabled: bool
     config: bytes
+    secrets: str | None = None
 
 
 class OutgoingDelivery(msgspec.Struct, frozen=True):
@@ -158,9 +167,16 @@ class OutgoingDeliveries:
                 raise
 
     async def claim(
-        self, sending: Mapping[uuid.UUID, ChannelKey], *, per_channel: int, most: int, lease_s: float
+        self,
+        sending: Mapping[uuid.UUID, ChannelKey],
+        *,
+        per_channel: int,
+        most: int,
+        lease_s: float,
+        per_organization: int = 1_000,
     ) -> list[OutgoingDelivery]:
-        """Take due rows, at most `most`, and of a channel so many that it is `sending` no more than `per_channel`.
+        """Take due rows, at most `most`, and of a channel and an organization so many that they are `sending` no more
+        than `per_channel` and `per_organization`.
 
         A row that nobody finishes, or renews, within `lease_s` is due again.
         """
@@ -176,6 +192,7 @@ class OutgoingDeliveries:
                 most,
                 dt.timedelta(seconds=lease_s),
                 list(sending),
+                per_organization,
             )
         return [_delivery(row) for row in rows]
 
@@ -216,5 +233,7 @@ def _delivery(row: asyncpg.Record) -> OutgoingDelivery:
         age_s=row["age"].total_seconds(),
         channel=None
         if row["type"] is None
-        else DeliveryChannel(type=row["type"], enabled=row["enabled"], config=row["config"].encode()),
+        else DeliveryChannel(
+            type=row["type"], enabled=row["enabled"], config=row["config"].encode(), secrets=row["secrets"]
+        ),
     )

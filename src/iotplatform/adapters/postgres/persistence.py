@@ -20,17 +20,15 @@ from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.gaps import record_gaps
 from iotplatform.adapters.postgres.lanes import load_lanes
 from iotplatform.adapters.postgres.reading_rows import (
-    BOOLEAN,
     COLUMNS,
     PG_EPOCH_US,
-    TEXT,
     Rows,
     Unpackable,
     add_rows,
     chunks_of,
 )
 from iotplatform.domain.gap import LaneGap, LanePlace
-from iotplatform.domain.reading import Reading, Value
+from iotplatform.domain.telemetry import Entry, UnstorableData
 from iotplatform.errors import PlatformError
 
 POOL_SIZE: Final = 3
@@ -83,14 +81,6 @@ JOIN unnest($1::bigint[], $2::text[], $3::text[]) AS w(epoch, device_id, sensor)
     ON s.epoch = w.epoch AND s.device_id = w.device_id AND s.sensor = w.sensor
 """
 
-_NEWEST: Final = """
-SELECT s.device_id, s.sensor, r.kind, r.at, r.value, r.position, r.text
-FROM series s CROSS JOIN LATERAL (
-    SELECT * FROM readings WHERE series_id = s.id ORDER BY at DESC LIMIT 1
-) r
-WHERE s.epoch = $1
-"""
-
 Series = tuple[str, str]
 Write = Callable[["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]", Rows], Awaitable[None]]
 
@@ -115,7 +105,7 @@ class PartitionWork(msgspec.Struct):
     partition: int
     before: int
     after: int
-    readings: list[tuple[Reading, int]] = msgspec.field(default_factory=list)
+    readings: list[Entry] = msgspec.field(default_factory=list)
     dead_lettered: int = 0
     lanes: dict[str, LaneMark] = msgspec.field(default_factory=dict)
     gaps: list[LaneGap] = msgspec.field(default_factory=list)
@@ -127,10 +117,6 @@ class PositionMoved(PlatformError):
     def __init__(self, partitions: set[tuple[int, int]]) -> None:
         super().__init__(f"the position of {sorted(partitions)} was moved by another process")
         self.partitions = partitions
-
-
-class UnstorableData(PlatformError):
-    """PostgreSQL refuses the data itself; trying again changes nothing. Nothing was stored."""
 
 
 class ReadingStore:
@@ -181,8 +167,8 @@ class ReadingStore:
                     raise UnstorableData(str(error)) from error
                 raise
 
-    async def is_storable(self, readings: Sequence[tuple[Reading, int]], epoch: int) -> bool:
-        """Whether PostgreSQL takes these rows: tried for real, and rolled back."""
+    async def refusal(self, readings: Sequence[Entry], epoch: int) -> str | None:
+        """Why PostgreSQL does not take these rows, tried for real and rolled back; None when it does."""
         with translated():
             try:
                 rows = await self._rows([(epoch, readings)])
@@ -193,19 +179,13 @@ class ReadingStore:
                         await _upsert(connection, rows)
                     finally:
                         await transaction.rollback()
-            except (asyncpg.DataError, Unpackable):
-                return False
+            except (asyncpg.DataError, Unpackable) as error:
+                return str(error)
             except asyncpg.PostgresError as error:
                 if str(error.sqlstate).startswith("22"):
-                    return False
+                    return str(error)
                 raise
-        return True
-
-    async def newest(self, epoch: int) -> dict[tuple[str, str], tuple[int, int, Value]]:
-        """For every series its newest reading: (device, sensor) → (time, position, value)."""
-        with translated():
-            rows = await self._pool.fetch(_NEWEST, epoch)
-        return {(row["device_id"], row["sensor"]): (row["at"], row["position"], value_of(row)) for row in rows}
+        return None
 
     async def _store(self, work: Sequence[PartitionWork]) -> None:
         rows = await self._rows([(part.epoch, part.readings) for part in work])
@@ -251,11 +231,11 @@ class ReadingStore:
             if rows:
                 await write(connection, rows)
 
-    async def _rows(self, readings: Sequence[tuple[int, Sequence[tuple[Reading, int]]]]) -> Rows:
+    async def _rows(self, readings: Sequence[tuple[int, Sequence[Entry]]]) -> Rows:
         """Rows of readings by epoch. Those of an organization that is gone are left out: its position will say so."""
         rows: Rows = {}
         unknown: dict[int, set[Series]] = {}
-        left: list[tuple[int, Sequence[tuple[Reading, int]]]] = []
+        left: list[tuple[int, Sequence[Entry]]] = []
         for epoch, some in readings:
             for start in range(0, len(some), SLICE):
                 part = some[start : start + SLICE]
@@ -300,13 +280,6 @@ async def _copy(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], ro
 async def _upsert(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], rows: Rows) -> None:
     await connection.copy_to_table("staging", source=chunks_of(rows), format="binary", columns=COLUMNS)
     await connection.execute(_UPSERT)
-
-
-def value_of(row: asyncpg.Record) -> Value:
-    """The value in a row with kind, value and text."""
-    if row["kind"] == TEXT:
-        return str(row["text"])
-    return bool(row["value"]) if row["kind"] == BOOLEAN else float(row["value"])
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:

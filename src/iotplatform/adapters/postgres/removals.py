@@ -15,10 +15,6 @@ from iotplatform.domain.organization import Organization
 from iotplatform.domain.removal import Removal
 from iotplatform.domain.timestamps import to_microseconds
 
-# A chunk is a transaction of a few milliseconds, whatever the organization has stored.
-READINGS_AT_ONCE: Final = 10_000
-SERIES_AT_ONCE: Final = 500
-
 # Creating an organization and removing the stream of its predecessor exclude each other, by this lock on the id.
 LOCK_ID: Final = "SELECT pg_advisory_xact_lock(hashtextextended('organization.' || $1, 0))"
 
@@ -32,12 +28,6 @@ SELECT organization_id, epoch, partitions FROM removals
 WHERE requested_at < now() - make_interval(secs => $1) ORDER BY epoch
 """
 _OWNER: Final = "SELECT id, epoch, name, partitions, created_at FROM organizations WHERE id = $1"
-
-_SERIES: Final = "SELECT id FROM series WHERE epoch = $1 LIMIT $2"
-_DELETE_READINGS: Final = """
-DELETE FROM readings WHERE ctid = ANY(ARRAY(SELECT ctid FROM readings WHERE series_id = ANY($1::int[]) LIMIT $2))
-"""
-_DELETE_SERIES: Final = "DELETE FROM series WHERE id = ANY($1::int[])"
 
 _WITHOUT_ORGANIZATION: Final = """
 SELECT e AS epoch FROM unnest($1::bigint[]) AS e
@@ -92,16 +82,6 @@ class Removals:
                 row = await connection.fetchrow(_OWNER, organization_id)
                 yield None if row is None else _organization(row)
 
-    async def remove_readings(self, epoch: int) -> int:
-        """The number of readings removed, and with them the series that name them."""
-        removed = 0
-        with translated():
-            while ids := [row["id"] for row in await self._pool.fetch(_SERIES, epoch, SERIES_AT_ONCE)]:
-                while count := _count(await self._pool.execute(_DELETE_READINGS, ids, READINGS_AT_ONCE)):
-                    removed += count
-                await self._pool.execute(_DELETE_SERIES, ids)
-        return removed
-
     async def without_organization(self, epochs: Collection[int]) -> list[int]:
         """Those of them that are no organization's any more, and of no removal that is still to come."""
         with translated():
@@ -112,10 +92,6 @@ class Removals:
         """Nothing is left."""
         with translated():
             await self._pool.execute("DELETE FROM removals WHERE epoch = $1", removal.epoch)
-
-
-def _count(status: str) -> int:
-    return int(status.rpartition(" ")[2])
 
 
 def _organization(row: asyncpg.Record) -> Organization:

@@ -1,4 +1,4 @@
-"""Readings, as they are read: ranges of series, and the latest value of each."""
+"""The telemetry store in PostgreSQL, as it is read and as it forgets. `persistence` writes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import asyncpg
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
+from iotplatform.adapters.postgres.reading_rows import BOOLEAN, TEXT
+from iotplatform.domain.explanation import SeenReading
 from iotplatform.domain.reading import Reading, Value
-from iotplatform.domain.telemetry.query import TelemetryQuery
+from iotplatform.domain.telemetry import LastReadings, Newest, Place, TelemetryRange
 from iotplatform.domain.timestamps import to_datetime, to_microseconds
 
 # Each series contributes no more than a page, and the index gives the series in order, so that a page of a large
@@ -40,44 +42,118 @@ WHERE s.epoch = $1 AND (cardinality($2::text[]) = 0 OR s.device_id = ANY($2))
 ORDER BY s.device_id, s.sensor
 """
 
+# By time, because that is how they are kept; nobody looks for those that came very late.
+_LAST_READINGS: Final = """
+SELECT s.sensor, r.at, r.kind, r.value, r.text, r.position
+FROM (
+    SELECT id, sensor FROM series
+    WHERE epoch = $1 AND device_id = $2 AND (cardinality($3::text[]) = 0 OR sensor = ANY($3)) AND sensor > $4
+    ORDER BY sensor LIMIT $5
+) s LEFT JOIN LATERAL (
+    SELECT at, kind, value, text, position FROM readings WHERE series_id = s.id ORDER BY at DESC LIMIT $6
+) r ON true
+ORDER BY s.sensor, r.position, r.at
+"""
+
+_NEWEST: Final = """
+SELECT s.device_id, s.sensor, r.kind, r.at, r.value, r.position, r.text
+FROM series s CROSS JOIN LATERAL (
+    SELECT * FROM readings WHERE series_id = s.id ORDER BY at DESC LIMIT 1
+) r
+WHERE s.epoch = $1
+"""
+
+# A chunk is a transaction of a few milliseconds, whatever the organization has stored.
+READINGS_AT_ONCE: Final = 10_000
+SERIES_AT_ONCE: Final = 500
+
+_SERIES: Final = "SELECT id FROM series WHERE epoch = $1 LIMIT $2"
+_DELETE_READINGS: Final = """
+DELETE FROM readings WHERE ctid = ANY(ARRAY(SELECT ctid FROM readings WHERE series_id = ANY($1::int[]) LIMIT $2))
+"""
+_DELETE_SERIES: Final = "DELETE FROM series WHERE id = ANY($1::int[])"
+# The series stay: persistence knows them by number.
+_DELETE_OF_DEVICE: Final = """
+DELETE FROM readings WHERE ctid = ANY(ARRAY(
+    SELECT r.ctid FROM series s JOIN readings r ON r.series_id = s.id
+    WHERE s.epoch = $1 AND s.device_id = $2 AND r.position <= $3 LIMIT $4
+))
+"""
+
 _FIRST: Final = 0
 # 9999-12-31: PostgreSQL's infinity has no datetime.
 _LAST: Final = 253_402_214_400_000_000
 
-Place = tuple[str, str, int]
 
+class PostgresTelemetry:
+    def __init__(self, database: Database) -> None:
+        self._pool = database.pool
 
-async def page(
-    database: Database, epoch: int, limit: int, after: Place | None, wanted: TelemetryQuery
-) -> list[Reading]:
-    """By device, sensor and time; `after` is the place of the last one of the page before."""
-    device_id, sensor, at = after or ("", "", _FIRST)
-    with translated():
-        rows = await database.pool.fetch(
-            _RANGE,
-            epoch,
-            list(wanted.device_ids),
-            list(wanted.sensors),
-            to_datetime(_FIRST if wanted.since is None else wanted.since),
-            to_datetime(_LAST if wanted.until is None else wanted.until),
-            device_id,
-            sensor,
-            to_datetime(at),
-            limit,
-        )
-    return [_reading(row) for row in rows]
+    async def page(self, epoch: int, limit: int, after: Place | None, wanted: TelemetryRange) -> list[Reading]:
+        device_id, sensor, at = after or ("", "", _FIRST)
+        with translated():
+            rows = await self._pool.fetch(
+                _RANGE,
+                epoch,
+                list(wanted.device_ids),
+                list(wanted.sensors),
+                to_datetime(_FIRST if wanted.since is None else wanted.since),
+                to_datetime(_LAST if wanted.until is None else wanted.until),
+                device_id,
+                sensor,
+                to_datetime(at),
+                limit,
+            )
+        return [_reading(row) for row in rows]
 
+    async def latest(self, epoch: int, device_ids: list[str]) -> list[Reading]:
+        with translated():
+            return [_reading(row) for row in await self._pool.fetch(_LATEST, epoch, device_ids)]
 
-async def latest(database: Database, epoch: int, device_ids: list[str]) -> list[Reading]:
-    """The newest reading of every series (of some devices), by device and sensor."""
-    with translated():
-        return [_reading(row) for row in await database.pool.fetch(_LATEST, epoch, device_ids)]
+    async def newest(self, epoch: int) -> Newest:
+        with translated():
+            rows = await self._pool.fetch(_NEWEST, epoch)
+        return {
+            (row["device_id"], row["sensor"]): (to_microseconds(row["at"]), row["position"], value_of(row))
+            for row in rows
+        }
+
+    async def last_readings(
+        self, epoch: int, device_id: str, sensors: list[str], *, after: str, limit: int, readings: int
+    ) -> list[LastReadings]:
+        with translated():
+            rows = await self._pool.fetch(_LAST_READINGS, epoch, device_id, sensors, after, limit, readings)
+        found: dict[str, LastReadings] = {}
+        for row in rows:
+            series = found.setdefault(row["sensor"], LastReadings(row["sensor"], []))
+            if row["at"] is not None:
+                series.readings.append(SeenReading(to_microseconds(row["at"]), value_of(row), row["position"]))
+        return list(found.values())
+
+    async def remove_organization(self, epoch: int) -> None:
+        """And with them the series that name them."""
+        with translated():
+            while ids := [row["id"] for row in await self._pool.fetch(_SERIES, epoch, SERIES_AT_ONCE)]:
+                while _count(await self._pool.execute(_DELETE_READINGS, ids, READINGS_AT_ONCE)):
+                    pass
+                await self._pool.execute(_DELETE_SERIES, ids)
+
+    async def remove_device(self, epoch: int, device_id: str, cut: int) -> None:
+        with translated():
+            while _count(await self._pool.execute(_DELETE_OF_DEVICE, epoch, device_id, cut, READINGS_AT_ONCE)):
+                pass
 
 
 def value_of(row: asyncpg.Record) -> Value:
-    value: Value = row["text"] if row["kind"] == 2 else bool(row["value"]) if row["kind"] == 1 else row["value"]
-    return value
+    """The value in a row with kind, value and text."""
+    if row["kind"] == TEXT:
+        return str(row["text"])
+    return bool(row["value"]) if row["kind"] == BOOLEAN else float(row["value"])
 
 
 def _reading(row: asyncpg.Record) -> Reading:
     return Reading(row["device_id"], row["sensor"], value_of(row), to_microseconds(row["at"]))
+
+
+def _count(status: str) -> int:
+    return int(status.rpartition(" ")[2])

@@ -15,8 +15,8 @@ import asyncpg
 from iotplatform.adapters.postgres.connection import CONNECT_TIMEOUT_S
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.telemetry import value_of
+from iotplatform.domain.querying.query import TelemetryQuery
 from iotplatform.domain.reading import Value
-from iotplatform.domain.telemetry.query import TelemetryQuery
 from iotplatform.domain.timestamps import to_datetime, to_microseconds
 from iotplatform.errors import Rejected
 

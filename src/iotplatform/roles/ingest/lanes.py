@@ -188,9 +188,17 @@ class Lanes:
             )
         return chunk
 
+    def are_full(self, organization: Organization, source: Source) -> bool:
+        """Whether nothing of this organization could be taken now, whatever device it is for."""
+        for partition in range(organization.partitions):
+            lane = self._lanes.get((organization.epoch, partition, source))
+            if lane is None or not lane.is_full:
+                return False
+        return True
+
     def _check_room(self, lane: Lane, size: int) -> None:
         if lane.is_full or self._waiting.bytes + size > self._limits.total_waiting_bytes:
-            raise Unavailable("too many readings wait for the stream; nothing was stored", retry_after_s=1)
+            raise no_room()
 
     def _enqueue(
         self, lane: Lane, chunk: bytes, count: int, arrived_at: int, keyed: KeyedPart | None = None
@@ -236,6 +244,10 @@ class Lanes:
         await self._tasks.stop()
         for lane in self._lanes.values():
             lane.expire(math.inf)
+
+
+def no_room() -> Unavailable:
+    return Unavailable("too many readings wait for the stream; nothing was stored", retry_after_s=1)
 
 
 def _stopping() -> Unavailable:

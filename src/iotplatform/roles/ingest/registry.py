@@ -7,6 +7,7 @@ bounded, and nothing waits for it.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -32,6 +33,12 @@ MAX_PENDING: Final = 20_000
 MAX_KNOWN: Final = 200_000
 # An organization whose quota is used up is tried again.
 FULL_FOR_S: Final = 30.0
+
+# As management takes them: see `roles/management/fields.py`.
+MAX_NAME: Final = 200
+MAX_UNIT: Final = 100
+# Control characters, of which PostgreSQL takes no NUL and a terminal too many; and halves of characters.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Device = tuple[int, str]
 Series = tuple[int, str, str]
@@ -68,11 +75,11 @@ class Registry:
             for device_id, name in decoded.names.items():
                 device = (epoch, device_id)
                 if device not in self._known and len(self._devices) < MAX_PENDING:
-                    self._devices[device] = name
+                    self._devices[device] = _printable(name, MAX_NAME) or device_id
                     self._wake.set()
             self.see(epoch, decoded.readings)
-        for (device_id, sensor), unit in decoded.units.items():
-            series = (epoch, device_id, sensor)
+        for (device_id, sensor), told in decoded.units.items():
+            series, unit = (epoch, device_id, sensor), _printable(told, MAX_UNIT)
             if self._known_units.get(series) != unit and len(self._units) < MAX_PENDING:
                 self._units[series] = unit
                 self._wake.set()
@@ -167,3 +174,8 @@ class Registry:
             self._known_units.update(units)
             self._units = {key: unit for key, unit in self._units.items() if units.get(key) != unit}
         self._wake.clear()
+
+
+def _printable(text: str, most: int) -> str:
+    """What strangers call a thing, fit to be stored and shown."""
+    return _UNPRINTABLE.sub("\ufffd", text[:most])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -16,12 +17,16 @@ from iotplatform.errors import Fault, PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
 from iotplatform.roles.ingest.admission import WAIT
-from iotplatform.roles.ingest.payload import blame, decode_plainly
+from iotplatform.roles.ingest.lanes import no_room
+from iotplatform.roles.ingest.payload import blame, count_at_a_glance, decode_plainly, named_early
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
 from iotplatform.roles.ingest.senders import Senders, address_of, authorization_of
 from iotplatform.roles.ingest.wishes import LENIENT, Query, format_of, is_lenient, key_of
 from iotplatform.runtime.clock import now_us
 
+# A single reading is decoded as fast as it is looked at.
+WORTH_A_GLANCE: Final = 4_096
+REFUSED_AFTER_S: Final = 0.5
 MAX_RECEIVING_BYTES: Final = 128 << 20
 _ACCEPTED: Final = (b"*/*", b"application/json", b"application/*", b"application/problem+json")
 
@@ -56,6 +61,10 @@ class IngestEndpoint:
         `answer` is called once with how many readings were accepted and an error or None, perhaps before this returns.
         False, and nothing done, when the request has to go the ordinary way by `__call__`.
         """
+        if len(body) > WORTH_A_GLANCE and (refused := self._refuse_unread(body, sender)) is not None:
+            # At once it would be sent again at once; the answer says to wait a second.
+            asyncio.get_running_loop().call_later(REFUSED_AFTER_S, answer, 0, refused)
+            return True
         admitted = decode_plainly(body, arrived_at=arrived_at, sender=sender)
         organization = self._directory.known_organization(admitted.organization_id) if admitted else None
         if admitted is None or organization is None:
@@ -90,6 +99,17 @@ class IngestEndpoint:
         except PlatformError as error:
             stored(error)
             return True
+
+    def _refuse_unread(self, body: bytes, sender: Sender | None) -> PlatformError | None:
+        """Under far more load than can be stored, decoding what is refused anyway would take all the time there is."""
+        organization_id = sender.organization_id if sender is not None else named_early(body)
+        organization = self._directory.known_organization(organization_id) if organization_id is not None else None
+        if organization is None or not self._lanes.are_full(organization, "http"):
+            return None
+        error = no_room()
+        self._metrics.readings_refused.add(1, reason_of(error))
+        self._acceptance.counters.add(organization.epoch, "refused", count_at_a_glance(body))
+        return error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()

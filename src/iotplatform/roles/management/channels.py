@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from typing import Annotated, Final
 
-import msgspec
 from litestar import Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
@@ -14,70 +11,16 @@ from litestar.params import FromPath, JSONBody
 
 from iotplatform.adapters.postgres import channels
 from iotplatform.adapters.postgres.models import ChannelRow
-from iotplatform.domain.channel import SEVERITIES, Channel, ChannelConfig, ChannelType
+from iotplatform.domain.channel import Channel
 from iotplatform.domain.identifiers import identifier_fault
-from iotplatform.domain.rule import Severity
 from iotplatform.errors import Fault, Rejected
-from iotplatform.roles.management.access import ADMINISTER, READ
+from iotplatform.roles.management.access import ADMINISTER, OPERATE, READ
+from iotplatform.roles.management.channel_bodies import ChannelBody, check
+from iotplatform.roles.management.channel_secrets import SecretsKeeper
+from iotplatform.roles.management.channel_tests import TestAttempt, send_test
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
 from iotplatform.roles.management.etags import IfMatch, IfNoneMatch, etag, precondition
-from iotplatform.roles.management.fields import Body, Identifier, Name
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
-
-# What every mail server takes, and nothing that could end a header line or begin another recipient.
-_ADDRESS: Final = re.compile(
-    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-    r"@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
-)
-MAX_ADDRESS_LENGTH: Final = 254
-
-
-class ChannelBodyConfig(Body, frozen=True):
-    to: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)] = ()
-
-
-class ChannelBody(Body, frozen=True):
-    """A channel as it is to be; the `id` of a replaced one may be repeated."""
-
-    name: Name
-    type: ChannelType
-    id: Identifier | None = None
-    enabled: bool = True
-    severities: Annotated[tuple[Severity, ...], msgspec.Meta(min_length=1)] = SEVERITIES
-    config: ChannelBodyConfig = ChannelBodyConfig()
-
-    def channel(self, channel_id: str) -> Channel:
-        """The channel that is meant.
-
-        Raises:
-            Rejected: it could not be used.
-        """
-        faults = _config_faults(self)
-        if self.id not in {None, channel_id}:
-            faults.append(Fault("must be the id in the path, or be left out", field="id"))
-        if faults:
-            raise Rejected("invalid", "the body is not valid", faults=tuple(faults))
-        return Channel(
-            id=channel_id,
-            name=self.name,
-            type=self.type,
-            enabled=self.enabled,
-            severities=tuple(dict.fromkeys(self.severities)),
-            config=ChannelConfig(tuple(dict.fromkeys(self.config.to))),
-        )
-
-
-def _config_faults(body: ChannelBody) -> list[Fault]:
-    to = body.config.to
-    if body.type != "email":
-        return [Fault(f"a channel of type {body.type} sends to nobody", field="config.to")] if to else []
-    if not to:
-        return [Fault("must name at least one address", field="config.to")]
-    return [
-        Fault("is no mail address such as name@example.org", field=f"config.to[{number}]")
-        for number, address in enumerate(to)
-        if len(address) > MAX_ADDRESS_LENGTH or not _ADDRESS.fullmatch(address)
-    ]
 
 
 @get("/organizations/{org:str}/channels", opt=READ)
@@ -97,9 +40,12 @@ async def list_channels(
 async def create_channel(
     org: FromPath[str], data: JSONBody[ChannelBody], context: NamedDependency[ManagementContext]
 ) -> Response[Channel]:
-    channel = data.channel(data.id or str(uuid.uuid4()))
+    channel_id = data.id or str(uuid.uuid4())
+    await check(data, channel_id, context.destinations)
     organization = await context.organization(org)
-    return _made(organization.id, await channels.add(context.database, organization.epoch, channel))
+    keeper = SecretsKeeper(context.vault, organization.epoch, channel_id, data)
+    channel, sealed = keeper.make(None)
+    return _made(organization.id, await channels.add(context.database, organization.epoch, channel, sealed))
 
 
 @get("/organizations/{org:str}/channels/{channel:str}", opt=READ)
@@ -129,10 +75,11 @@ async def put_channel(
     fault = identifier_fault(channel)
     if fault is not None:
         raise Rejected("invalid", "the id in the path is not valid", faults=(Fault(fault, field="id"),))
-    wanted = data.channel(channel)
-    check = precondition(if_match, if_none_match).check
+    await check(data, channel, context.destinations)
+    fits = precondition(if_match, if_none_match).check
     organization = await context.organization(org)
-    row, made = await channels.put(context.database, organization.epoch, wanted, check)
+    keeper = SecretsKeeper(context.vault, organization.epoch, channel, data)
+    row, made = await channels.put(context.database, organization.epoch, channel, keeper.make, fits)
     return _made(organization.id, row) if made else _shown(row)
 
 
@@ -143,10 +90,22 @@ async def delete_channel(
     context: NamedDependency[ManagementContext],
     if_match: IfMatch = None,
 ) -> None:
-    check = precondition(if_match).check
+    fits = precondition(if_match).check
     organization = await context.organization(org)
-    if not await channels.remove(context.database, organization.epoch, known_form("channel", channel), check):
+    if not await channels.remove(context.database, organization.epoch, known_form("channel", channel), fits):
         raise not_found("channel", channel)
+
+
+@post("/organizations/{org:str}/channels/{channel:str}/test", status_code=200, opt=OPERATE)
+async def test_channel(
+    org: FromPath[str], channel: FromPath[str], context: NamedDependency[ManagementContext]
+) -> TestAttempt:
+    """Sends a notification that says it is a test, now and once, and tells how that ended."""
+    organization = await context.organization(org)
+    row = await channels.find(context.database, organization.epoch, known_form("channel", channel))
+    if row is None:
+        raise not_found("channel", channel)
+    return await send_test(context, organization, row)
 
 
 def _shown(row: ChannelRow) -> Response[Channel]:

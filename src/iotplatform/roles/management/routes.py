@@ -29,6 +29,7 @@ from iotplatform.roles.management.channels import (
     list_channels,
     put_channel,
     read_channel,
+    test_channel,
 )
 from iotplatform.roles.management.commands import create_command, list_commands, read_command
 from iotplatform.roles.management.context import ManagementContext
@@ -197,6 +198,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         read_channel,
         put_channel,
         delete_channel,
+        test_channel,
         list_alarms,
         read_alarm,
         read_timeline,

@@ -9,8 +9,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
-from iotplatform.adapters.postgres import devices, last_readings
-from iotplatform.adapters.postgres.last_readings import LastReadings
+from iotplatform.adapters.postgres import devices
 from iotplatform.domain import explanation
 from iotplatform.domain.evaluation import INITIAL, RuleState
 from iotplatform.domain.explanation import Condition, JudgedReading, Verdict
@@ -18,6 +17,7 @@ from iotplatform.domain.identifiers import partition_of
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule
+from iotplatform.domain.telemetry import LastReadings
 from iotplatform.domain.timestamps import format_timestamp
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.access import READ
@@ -86,8 +86,8 @@ async def explain_rule(
     after = decode_cursor(cursor, BY_ID) or ""
     organization = await context.organization(org)
     found = await find_rule(context, organization, rule)
-    series = await last_readings.find(
-        context.database, organization.epoch, device, wanted, after=after, limit=limit + 1, readings=READINGS
+    series = await context.telemetry.last_readings(
+        organization.epoch, device, wanted, after=after, limit=limit + 1, readings=READINGS
     )
     known = {one.sensor for one in series}
     if after == "":

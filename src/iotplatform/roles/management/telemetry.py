@@ -8,9 +8,9 @@ from litestar import Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from iotplatform.adapters.postgres import telemetry
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
+from iotplatform.domain.telemetry import TelemetryRange
 from iotplatform.domain.timestamps import format_timestamp
 from iotplatform.errors import Unavailable
 from iotplatform.roles.management.access import READ
@@ -70,7 +70,8 @@ async def list_readings(
     if aggregate is not None or points is not None:
         return Response(await page_of(context, organization.epoch, query, most))
     async with running(context, organization.epoch):
-        found = await telemetry.page(context.database, organization.epoch, most + 1, query.after, query)
+        wanted = TelemetryRange(query.device_ids, query.sensors, query.since, query.until)
+        found = await context.telemetry.page(organization.epoch, most + 1, query.after, wanted)
     return Response(page(found, most, _answer, lambda last: (last.device_id, last.sensor, last.at)))
 
 
@@ -92,13 +93,13 @@ async def list_latest(
 
 
 async def _latest(context: ManagementContext, organization: Organization, device_ids: list[str]) -> list[Reading]:
-    """By device and sensor; from PostgreSQL while Redis is away or was emptied."""
+    """By device and sensor; from the store while Redis is away or was emptied."""
     try:
         known = await context.latest.read(organization.epoch, device_ids)
     except Unavailable:
         known = None
     if known is None:
-        found = await telemetry.latest(context.database, organization.epoch, device_ids)
+        found = await context.telemetry.latest(organization.epoch, device_ids)
     else:
         found = [Reading(device_id, sensor, value, at) for device_id, sensor, value, at in known]
     # Sorted here, so that a cursor means the same whoever answered, and whatever the database's collation is.

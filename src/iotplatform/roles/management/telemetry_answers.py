@@ -16,8 +16,8 @@ import structlog
 from litestar import Request, Response
 from litestar.types import Receive, Scope, Send
 
-from iotplatform.domain.telemetry.query import TelemetryQuery
-from iotplatform.errors import PlatformError, Unavailable
+from iotplatform.domain.querying.query import TelemetryQuery
+from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.paging import Page, encode_cursor
 from iotplatform.roles.management.telemetry_formats import FORMATS, Csv, Ndjson, Parquet, ReadingAnswer, answer_of
@@ -45,12 +45,18 @@ async def running(context: ManagementContext, epoch: int) -> AsyncIterator[None]
         raise Unavailable(detail, retry_after_s=limit) from error
 
 
+def found_by(context: ManagementContext, epoch: int, query: TelemetryQuery) -> AsyncGenerator[Item, None]:
+    """Raises Rejected where the store of readings does not compute."""
+    if context.queries is None:
+        raise Rejected("invalid", "aggregates, points and streams need PostgreSQL as the store; pages of JSON do not")
+    return items(context.queries, epoch, query, context.query_limits.max_rows)
+
+
 async def page_of(context: ManagementContext, epoch: int, query: TelemetryQuery, limit: int) -> Page[ReadingAnswer]:
     """A page of points ends with a whole series."""
     found: list[Item] = []
     more = False
-    max_rows = context.query_limits.max_rows
-    async with running(context, epoch), aclosing(items(context.queries, epoch, query, max_rows)) as rows:
+    async with running(context, epoch), aclosing(found_by(context, epoch, query)) as rows:
         async for item in rows:
             if len(found) >= limit and (query.points is None or item[:2] != found[-1][:2]):
                 more = True
@@ -97,7 +103,7 @@ class TelemetryStream(Response[Any]):
     ) -> AsyncGenerator[bytes, None]:
         size = ROWS_PER_GROUP if isinstance(self._format, Parquet) else ROWS_PER_PART
         gathered: list[Item] = []
-        async with aclosing(items(context.queries, epoch, query, context.query_limits.max_rows)) as rows:
+        async with aclosing(found_by(context, epoch, query)) as rows:
             async for item in rows:
                 gathered.append(item)
                 if len(gathered) == size:

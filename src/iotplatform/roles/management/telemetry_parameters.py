@@ -10,10 +10,10 @@ import msgspec
 from litestar.datastructures.headers import Accept
 from litestar.params import QueryParameter
 
-from iotplatform.domain.telemetry.aggregates import parse_aggregate
-from iotplatform.domain.telemetry.gaps import Fill
-from iotplatform.domain.telemetry.intervals import Interval, parse_interval, parse_zone
-from iotplatform.domain.telemetry.query import TelemetryQuery
+from iotplatform.domain.querying.aggregates import parse_aggregate
+from iotplatform.domain.querying.gaps import Fill
+from iotplatform.domain.querying.intervals import Interval, parse_interval, parse_zone
+from iotplatform.domain.querying.query import TelemetryQuery
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.paging import BY_SERIES_AND_START, decode_cursor
 from iotplatform.roles.management.parameters import check_device_ids, check_sensors, parse_time

@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 
 from iotplatform.adapters.postgres.telemetry_queries import Chunk, Row, TelemetryQueries
+from iotplatform.domain.querying.gaps import filled
+from iotplatform.domain.querying.intervals import LAST_US
+from iotplatform.domain.querying.query import TelemetryQuery
 from iotplatform.domain.reading import Value
-from iotplatform.domain.telemetry.gaps import filled
-from iotplatform.domain.telemetry.intervals import LAST_US
-from iotplatform.domain.telemetry.query import TelemetryQuery
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.downsampling import chosen
 

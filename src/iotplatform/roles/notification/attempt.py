@@ -8,11 +8,13 @@ from typing import Final, Literal
 import msgspec
 
 from iotplatform.adapters.postgres.outgoing import Attempt, DeliveryChannel, OutgoingDelivery
+from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.domain.announcement import Announcement, UnreadableAnnouncement, decode_announcement
-from iotplatform.domain.channel import ChannelConfig
+from iotplatform.domain.channel import ChannelConfig, ChannelSecrets, WebhookTarget, place_of_secrets
 from iotplatform.domain.notification import Notification, NotificationChannel, PartlySent
 from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Rejected, Unavailable
+from iotplatform.roles.notification.payload import payload_of
 from iotplatform.roles.notification.text import compose
 from iotplatform.runtime.clock import now_us
 
@@ -40,7 +42,9 @@ def event_of(delivery: OutgoingDelivery) -> Announcement | None:
         return None
 
 
-async def deliver_once(delivery: OutgoingDelivery, channels: Mapping[str, NotificationChannel]) -> Outcome:
+async def deliver_once(
+    delivery: OutgoingDelivery, channels: Mapping[str, NotificationChannel], vault: Vault
+) -> Outcome:
     """Try to deliver once."""
     channel_type = delivery.channel.type if delivery.channel else "deleted"
     reached = delivery.attempts[-1].reached if delivery.attempts else ()
@@ -49,27 +53,29 @@ async def deliver_once(delivery: OutgoingDelivery, channels: Mapping[str, Notifi
         channel = channels.get(kind.type)
         if channel is None:
             raise Unavailable(f"this version of the platform has no channels of the type {kind.type!r}")
-        recipients = _recipients(kind)
-        left = tuple(each for each in recipients if each not in reached)
+        config = _config(kind)
+        left = tuple(each for each in config.to if each not in reached)
         # Whom the last attempts did not reach may have left the channel meanwhile.
         if left or not reached:
-            await channel.send(_notification(delivery, left))
+            await channel.send(_notification(delivery, left, _target(delivery, config, kind, vault)))
     except PartlySent as error:
         reached = (*reached, *error.reached)
         if not error.again:
             return _ended(channel_type, reached, error.detail)
         return _again(delivery, channel_type, reached, error.detail)
     except Unavailable as error:
-        return _again(delivery, channel_type, reached, error.detail)
+        return _again(delivery, channel_type, reached, error.detail, error.retry_after_s)
     except Rejected as error:
         return _ended(channel_type, reached, error.detail)
     return Outcome("sent", Attempt(_now(), "sent", ""), channel_type)
 
 
-def _again(delivery: OutgoingDelivery, channel_type: str, reached: tuple[str, ...], detail: str) -> Outcome:
+def _again(
+    delivery: OutgoingDelivery, channel_type: str, reached: tuple[str, ...], detail: str, after_s: float = 0.0
+) -> Outcome:
     if delivery.age_s >= GIVE_UP_AFTER_S:
         return _ended(channel_type, reached, f"{detail} (given up after 24 hours)")
-    delay_s = retry_delay_s(len(delivery.attempts) + 1)
+    delay_s = max(after_s, retry_delay_s(len(delivery.attempts) + 1))
     return Outcome("pending", Attempt(_now(), "retry", detail, reached), channel_type, delay_s)
 
 
@@ -87,17 +93,31 @@ def _usable(channel: DeliveryChannel | None) -> DeliveryChannel:
     return channel
 
 
-def _recipients(channel: DeliveryChannel) -> tuple[str, ...]:
+def _config(channel: DeliveryChannel) -> ChannelConfig:
     try:
-        return msgspec.json.decode(channel.config, type=ChannelConfig).to
+        return msgspec.json.decode(channel.config, type=ChannelConfig)
     except msgspec.MsgspecError as error:
         raise Rejected("invalid", f"the channel's config can't be used: {error}") from error
 
 
-def _notification(delivery: OutgoingDelivery, to: tuple[str, ...]) -> Notification:
+def _target(
+    delivery: OutgoingDelivery, config: ChannelConfig, channel: DeliveryChannel, vault: Vault
+) -> WebhookTarget | None:
+    if not isinstance(config.url, str):
+        return None
+    if channel.secrets is None:
+        return WebhookTarget(config.url)
+    raw = vault.unseal(channel.secrets, place_of_secrets(delivery.epoch, delivery.channel_id))
+    return WebhookTarget(config.url, msgspec.json.decode(raw, type=ChannelSecrets))
+
+
+def _notification(delivery: OutgoingDelivery, to: tuple[str, ...], target: WebhookTarget | None) -> Notification:
     try:
         event = decode_announcement(delivery.event)
-        return compose(event, delivery.channel_id, to, to_microseconds(delivery.created_at))
+        notification = compose(event, delivery.channel_id, to, to_microseconds(delivery.created_at))
+        if target is None:
+            return notification
+        return msgspec.structs.replace(notification, target=target, payload=payload_of(event, notification))
     except (ArithmeticError, ValueError) as error:
         # A time that is none, or an event of another version. It must not stop the others.
         raise Rejected("invalid", f"the notification can't be written: {error}") from error

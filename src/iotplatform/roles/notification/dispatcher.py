@@ -2,7 +2,8 @@
 
 A claim is a lease, renewed while the sending goes on: a row whose process died is due again when the lease is over, so
 a notification may arrive twice with the same message id, and never not at all. No channel can hold up the others: what
-is under way is bounded for each channel and in total, and a channel at its bound is left out of the next claim.
+is under way is bounded for each channel, each organization and in total, and who is at its bound is left out of the
+next claim.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 import structlog
 
 from iotplatform.adapters.postgres.outgoing import ChannelKey, OutgoingDeliveries, OutgoingDelivery
+from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.domain.alarm import AlarmRaised
 from iotplatform.domain.notification import NotificationChannel
 from iotplatform.errors import Unavailable
@@ -39,7 +41,8 @@ class DispatchLimits(msgspec.Struct, frozen=True):
     """`lease_s` is how long a notification is late after the process that was sending it has died."""
 
     per_channel: int = 4
-    total: int = 64
+    per_organization: int = 32
+    total: int = 512
     poll_s: float = 1.0
     lease_s: float = 10.0
     renew_s: float = 3.0
@@ -50,11 +53,13 @@ class Dispatcher:
         self,
         outgoing: OutgoingDeliveries,
         channels: Mapping[str, NotificationChannel],
+        vault: Vault,
         metrics: Metrics,
         limits: DispatchLimits,
     ) -> None:
         self._outgoing = outgoing
         self._channels = channels
+        self._vault = vault
         self._metrics = metrics
         self._limits = limits
         self._sending: dict[uuid.UUID, ChannelKey] = {}
@@ -115,7 +120,11 @@ class Dispatcher:
         if room <= 0:
             return []
         return await self._outgoing.claim(
-            self._sending, per_channel=self._limits.per_channel, most=room, lease_s=self._limits.lease_s
+            self._sending,
+            per_channel=self._limits.per_channel,
+            per_organization=self._limits.per_organization,
+            most=room,
+            lease_s=self._limits.lease_s,
         )
 
     async def _renew(self) -> None:
@@ -136,7 +145,7 @@ class Dispatcher:
 
     async def _deliver(self, delivery: OutgoingDelivery) -> None:
         try:
-            outcome = await deliver_once(delivery, self._channels)
+            outcome = await deliver_once(delivery, self._channels, self._vault)
             self._count(delivery, outcome)
             await self._write_down(delivery, outcome)
         finally:

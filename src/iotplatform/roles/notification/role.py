@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from iotplatform.adapters.mail.log_channel import LogChannel
-from iotplatform.adapters.mail.settings import MailSettings
-from iotplatform.adapters.mail.smtp_channel import SmtpChannel
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.notifications import NotificationsReader
@@ -14,6 +12,7 @@ from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.postgres.announcements import Announcements
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.outgoing import OutgoingDeliveries
+from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.domain.notification import NotificationChannel
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.notification.announcer import Announcer
@@ -33,16 +32,16 @@ class NotificationRole:
         connection: Connection,
         database: Database,
         dead_letters: DeadLetters,
-        mail: MailSettings,
+        channels: Mapping[str, NotificationChannel],
+        vault: Vault,
         metrics: Metrics,
         membership: Membership,
     ) -> None:
-        channels: dict[str, NotificationChannel] = {"log": LogChannel(mail), "email": SmtpChannel(mail)}
         self.readers = Readers(self.name, connection, metrics)
         self._outgoing = OutgoingDeliveries(database)
         self.notifications = NotificationsReader(self.readers, membership, self._outgoing.position)
         self._membership = membership
-        self._dispatcher = Dispatcher(self._outgoing, channels, metrics, DispatchLimits())
+        self._dispatcher = Dispatcher(self._outgoing, channels, vault, metrics, DispatchLimits())
         self._recorder = Recorder(
             self.readers, self._outgoing, dead_letters, metrics, self._dispatcher.wake, self.notifications.fenced
         )

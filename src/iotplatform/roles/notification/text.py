@@ -42,6 +42,7 @@ def compose(announcement: Announcement, channel_id: str, to: tuple[str, ...], cr
         body=body_of(announcement),
         message_id=_message_id(announcement.alarm_id, name, channel_id, number),
         created_at=created_at,
+        delivery_id=str(delivery_id(announcement.alarm_id, name, channel_id, number)),
         answers=None if name == "raised" else _message_id(announcement.alarm_id, "raised", channel_id),
     )
 

@@ -12,9 +12,8 @@ from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
 from iotplatform.domain.dead_letter import DeadLetter, Reason, encode_payload
 from iotplatform.domain.gap import NOTHING_KNOWN, LaneFollower, LanePlace
-from iotplatform.domain.reading import Reading, UnreadableBlock, Value, decode_block
-
-Newest = dict[tuple[str, str], tuple[int, int, Value]]
+from iotplatform.domain.reading import Reading, UnreadableBlock, decode_block
+from iotplatform.domain.telemetry import Newest
 
 
 class Prepared(msgspec.Struct):

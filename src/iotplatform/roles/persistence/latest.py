@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from iotplatform.adapters.postgres.persistence import PartitionWork, ReadingStore
+from iotplatform.adapters.postgres.persistence import PartitionWork
 from iotplatform.adapters.redis.latest import LatestValues
-from iotplatform.roles.persistence.blocks import Newest, newest_of
+from iotplatform.domain.telemetry import Newest, TelemetryStore
+from iotplatform.roles.persistence.blocks import newest_of
 from iotplatform.runtime.clock import now_us
 
 # Twice what a command may take in PostgreSQL: no commit of before is under way any more.
@@ -15,9 +16,9 @@ SETTLED_AFTER_S: Final = 60
 
 
 class LatestKeeper:
-    def __init__(self, latest: LatestValues, store: ReadingStore) -> None:
+    def __init__(self, latest: LatestValues, telemetry: TelemetryStore) -> None:
         self._latest = latest
-        self._store = store
+        self._telemetry = telemetry
 
     async def keep(self, work: Sequence[PartitionWork]) -> None:
         """Offer the newest of each series, before it is committed."""
@@ -39,7 +40,7 @@ class LatestKeeper:
         since = await self._latest.incomplete_since(epoch, now)
         if now - since < SETTLED_AFTER_S * 1_000_000:
             return
-        newest = await self._store.newest(epoch)
+        newest = await self._telemetry.newest(epoch)
         if newest:
             await self._latest.keep({epoch: newest})
         await self._latest.mark_complete(epoch, since)

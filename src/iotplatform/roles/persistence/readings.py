@@ -14,9 +14,10 @@ from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Batch, Readers
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.lanes import drop_ended
-from iotplatform.adapters.postgres.persistence import PositionMoved, ReadingStore, UnstorableData
+from iotplatform.adapters.postgres.persistence import PositionMoved
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.domain.gap import LanePlace
+from iotplatform.domain.telemetry import TelemetryStore, UnstorableData
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.alone import AloneWriter
@@ -24,6 +25,7 @@ from iotplatform.roles.persistence.blocks import Part, Prepared, prepare
 from iotplatform.roles.persistence.latest import LatestKeeper
 from iotplatform.roles.persistence.letters import LetterSender
 from iotplatform.roles.persistence.settling import Settler
+from iotplatform.roles.persistence.stores import BlockStore
 from iotplatform.roles.persistence.suspects import Suspects
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.clock import now_us
@@ -47,7 +49,8 @@ class ReadingParts(msgspec.Struct, frozen=True):
 
     connection: Connection
     dead_letters: DeadLetters
-    store: ReadingStore
+    store: BlockStore
+    telemetry: TelemetryStore
     latest: LatestValues
     directory: Directory
     suspects: Suspects
@@ -60,7 +63,7 @@ class ReadingWriter:
         self._settler = Settler(parts.store, LetterSender(parts.dead_letters))
         self._aside = 0
         self._store = parts.store
-        self.latest = LatestKeeper(parts.latest, parts.store)
+        self.latest = LatestKeeper(parts.latest, parts.telemetry)
         self._directory = parts.directory
         self._suspects = parts.suspects
         self._metrics = metrics
@@ -241,7 +244,7 @@ class ReadingWriter:
         return reader, partition, fresh[-1], prepared
 
     async def _write(self, parts: list[Part]) -> list[Part]:
-        """Commit; returns what is left to be tried again. What the database refuses then says so.
+        """Commit; returns what is left to be tried again. What the store refuses then says so.
 
         Raises:
             Unavailable: a server is away; all of `parts` are to be tried again.

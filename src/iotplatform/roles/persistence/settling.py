@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from iotplatform.adapters.postgres.persistence import ReadingStore
-from iotplatform.domain.reading import Reading
+from iotplatform.domain.telemetry import Entry
 from iotplatform.errors import Unavailable
 from iotplatform.roles.persistence.blocks import Part, reading_letter
 from iotplatform.roles.persistence.letters import LetterSender
+from iotplatform.roles.persistence.stores import BlockStore
 from iotplatform.runtime.clock import now_us
 
 
 class Settler:
-    def __init__(self, store: ReadingStore, letters: LetterSender) -> None:
+    def __init__(self, store: BlockStore, letters: LetterSender) -> None:
         self._store = store
         self._letters = letters
 
@@ -27,24 +27,25 @@ class Settler:
         await self._letters.send(partition.organization, prepared.letters)
 
     async def _sift(self, part: Part, detail: str) -> None:
-        """Move what PostgreSQL refuses to the letters, found by halving, and leave the rest to be stored."""
+        """Move what the store refuses to the letters, found by halving, and leave the rest to be stored."""
         _, partition, _, prepared = part
         work = prepared.work
         suspects = [list(enumerate(work.readings))]
-        refused: dict[int, tuple[Reading, int]] = {}
+        refused: dict[int, tuple[Entry, str]] = {}
         while suspects:
             some = suspects.pop()
-            if await self._store.is_storable([entry for _, entry in some], work.epoch):
+            why = await self._store.refusal([entry for _, entry in some], work.epoch)
+            if why is None:
                 continue
             if len(some) == 1:
-                refused[some[0][0]] = some[0][1]
+                refused[some[0][0]] = some[0][1], why
             else:
                 suspects += [some[: len(some) // 2], some[len(some) // 2 :]]
         if not refused:
-            raise Unavailable(f"the database refuses what it takes piece by piece: {detail}")
+            raise Unavailable(f"the store refuses what it takes piece by piece: {detail}")
         now = now_us()
-        for index, (reading, position) in refused.items():
-            prepared.letters.append(reading_letter(partition.number, position, index, reading, detail, now))
+        for index, ((reading, position), why) in refused.items():
+            prepared.letters.append(reading_letter(partition.number, position, index, reading, why, now))
         work.readings = [entry for index, entry in enumerate(work.readings) if index not in refused]
         work.dead_lettered += len(refused)
         prepared.refusal = None

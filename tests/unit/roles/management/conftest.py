@@ -21,12 +21,15 @@ from iotplatform.adapters.postgres.device_removals import DeviceRemovals
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
+from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
+from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.user_tokens import UserTokens
 from iotplatform.adapters.tokens.verifier import Verifier
+from iotplatform.adapters.webhook.addresses import Destinations, WebhookSettings
 from iotplatform.app.http.hosts import HostCheck
 from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS
@@ -35,15 +38,17 @@ from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
 from iotplatform.domain.evaluation import RuleState
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
+from iotplatform.domain.notification import Notification
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.querying.query import QueryLimits
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
-from iotplatform.domain.telemetry.query import QueryLimits
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
 from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.routes import routes
+from iotplatform.roles.management.test_turns import TestTurns
 
 
 class Streams:
@@ -117,14 +122,34 @@ class Controls:
         self.published.append((organization.id, control))
 
 
+class Channel:
+    """Takes every notification, or fails."""
+
+    def __init__(self) -> None:
+        self.sent: list[Notification] = []
+        self.failure: Exception | None = None
+
+    async def send(self, notification: Notification) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.sent.append(notification)
+
+
 class Stubs:
     def __init__(self) -> None:
+        self.channel = Channel()
+        self.names = {"hooks.example.org": ["93.184.216.34"], "inner.example.org": ["10.0.0.7"]}
         self.controls = Controls()
         self.streams = Streams()
         self.latest = Latest()
         self.analysis = Analysis()
         self.dead_letters = DeadLetters()
         self.replayer = Replayer()
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        if host not in self.names:
+            raise OSError("no such name")
+        return self.names[host]
 
     async def ledger(self, organization: Organization) -> LedgerEntry:
         return LedgerEntry(organization.id, 10, 7, 1, 2, 3, 0, balanced=True)
@@ -195,6 +220,7 @@ async def context(database: Database, queries: TelemetryQueries, stubs: Stubs, k
             Guesses(),
         ),
         backtests=Backtests(database.url),
+        telemetry=PostgresTelemetry(database),
         default_rule=default_rule,
         delete_organization=delete_organization,
         delete_device=delete_device,
@@ -203,6 +229,10 @@ async def context(database: Database, queries: TelemetryQueries, stubs: Stubs, k
         queries=queries,
         query_slots=QuerySlots(2),
         query_limits=QueryLimits(),
+        vault=Vault.open_with(Vault.make_key()),
+        destinations=Destinations(WebhookSettings(), stubs.resolve),
+        channels={"log": stubs.channel, "email": stubs.channel, "webhook": stubs.channel},
+        test_turns=TestTurns(),
         **parts,
     )
 

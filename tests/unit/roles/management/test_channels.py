@@ -77,7 +77,7 @@ async def test_addresses(client: httpx.AsyncClient, org: str, address: str) -> N
         ({"config": {"to": ["a@example.org,b@example.org"]}}, "config.to[0]"),
         ({"config": {"to": ["a@" + "b" * 260]}}, "config.to[0]"),
         ({"config": {"to": ["a\x00@example.org"]}}, "config.to[0]"),
-        ({"config": {"to": ["ops@example.org"], "url": "x"}}, "config"),
+        ({"config": {"to": ["ops@example.org"], "url": "x"}}, "config.url"),
         ({"type": "log"}, "config.to"),
         ({"id": "other"}, "id"),
     ],

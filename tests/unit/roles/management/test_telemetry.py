@@ -19,9 +19,9 @@ from litestar import Litestar
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS
+from iotplatform.domain.querying.intervals import parse_interval
+from iotplatform.domain.querying.query import QueryLimits
 from iotplatform.domain.reading import Value
-from iotplatform.domain.telemetry.intervals import parse_interval
-from iotplatform.domain.telemetry.query import QueryLimits
 from iotplatform.domain.timestamps import format_timestamp, parse_timestamp, to_datetime
 from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.routes import routes

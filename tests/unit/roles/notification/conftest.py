@@ -135,7 +135,7 @@ class Rows:
             self.away -= 1
             raise Unavailable("the database is not reachable")
 
-    async def claim(self, sending, *, per_channel, most, lease_s):
+    async def claim(self, sending, *, per_channel, per_organization, most, lease_s):
         self.claimed.release()
         self._reach()
         room = Counter(sending.values())

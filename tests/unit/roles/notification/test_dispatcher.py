@@ -6,12 +6,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from iotplatform.adapters.postgres.outgoing import Attempt
+from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.notification.dispatcher import Dispatcher, DispatchLimits
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import TaskDied
 
+VAULT = Vault.open_with(Vault.make_key())
 LIMITS = DispatchLimits(per_channel=2, total=5, poll_s=60.0)
 
 
@@ -22,7 +24,7 @@ def metrics():
 
 @pytest.fixture
 async def dispatcher(stored, channel, metrics):
-    made = Dispatcher(stored, {"email": channel}, metrics, LIMITS)
+    made = Dispatcher(stored, {"email": channel}, VAULT, metrics, LIMITS)
     yield made
     channel.gate.set()
     await made.stop(1.0)
@@ -59,7 +61,7 @@ async def test_it_wakes_at_once(dispatcher, stored, claimed):
 
 
 async def test_it_polls(stored, channel, metrics, claimed):
-    dispatcher = Dispatcher(stored, {"email": channel}, metrics, DispatchLimits(poll_s=0.01))
+    dispatcher = Dispatcher(stored, {"email": channel}, VAULT, metrics, DispatchLimits(poll_s=0.01))
     dispatcher.start()
     await stored.claimed.acquire()
     stored.due = [claimed()]
@@ -92,7 +94,7 @@ async def test_what_is_under_way_is_bounded(dispatcher, stored, channel, claimed
 
 
 async def test_what_is_under_way_is_renewed(stored, channel, metrics, claimed):
-    dispatcher = Dispatcher(stored, {"email": channel}, metrics, DispatchLimits(renew_s=0.01, lease_s=7.0))
+    dispatcher = Dispatcher(stored, {"email": channel}, VAULT, metrics, DispatchLimits(renew_s=0.01, lease_s=7.0))
     channel.gate.clear()
     stored.due = [claimed(), claimed()]
     ids = {delivery.id for delivery in stored.due}

@@ -25,7 +25,7 @@ class ChannelRow(Model):
     created_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     version: Mapped[int] = mapped_column(server_default=FIRST_VERSION)
-    # For what a channel keeps secret; no type of channel has anything of that kind yet.
+    # What a webhook keeps secret, sealed (adapters/secrets).
     secrets: Mapped[str | None]
 
 

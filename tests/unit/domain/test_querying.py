@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotplatform.domain.telemetry.aggregates import parse_aggregate
-from iotplatform.domain.telemetry.gaps import Fill, filled
-from iotplatform.domain.telemetry.intervals import parse_interval, parse_zone
+from iotplatform.domain.querying.aggregates import parse_aggregate
+from iotplatform.domain.querying.gaps import Fill, filled
+from iotplatform.domain.querying.intervals import parse_interval, parse_zone
 from iotplatform.domain.timestamps import format_timestamp, parse_timestamp
 
 ZONES = [

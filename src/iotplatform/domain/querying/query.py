@@ -6,9 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from iotplatform.domain.telemetry.aggregates import Aggregate
-from iotplatform.domain.telemetry.gaps import Fill
-from iotplatform.domain.telemetry.intervals import Interval
+from iotplatform.domain.querying.aggregates import Aggregate
+from iotplatform.domain.querying.gaps import Fill
+from iotplatform.domain.querying.intervals import Interval
 
 
 class QueryLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
