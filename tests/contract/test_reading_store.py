@@ -135,3 +135,26 @@ async def test_times_are_microseconds(store, connection, epoch) -> None:
     await store.store([work(epoch, 0, 1, [(Reading("d", "s", 1.0, at), 1)])])
     found = await connection.fetch("SELECT at FROM readings JOIN series ON id = series_id WHERE epoch = $1", epoch)
     assert [to_microseconds(row["at"]) for row in found] == [at]
+
+
+async def test_the_view_shows_readings_under_their_names(store, connection, epoch) -> None:
+    at = to_microseconds(dt.datetime(2026, 11, 24, 12, tzinfo=dt.UTC))
+    values: list[Value] = [21.5, True, "on"]
+    await store.store([work(epoch, 0, 1, [(Reading("d", "s 1", value, at + n), 1) for n, value in enumerate(values)])])
+    organization = await connection.fetchval("SELECT id FROM organizations WHERE epoch = $1", epoch)
+
+    async def seen() -> list[tuple[Any, ...]]:
+        query = (
+            "SELECT device, sensor, kind, value, text FROM telemetry"
+            " WHERE organization = $1 AND time >= $2 ORDER BY time"
+        )
+        since = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
+        return [tuple(row) for row in await connection.fetch(query, organization, since)]
+
+    assert await seen() == [
+        ("d", "s 1", "number", 21.5, None),
+        ("d", "s 1", "boolean", 1.0, None),
+        ("d", "s 1", "text", None, "on"),
+    ]
+    await connection.execute("DELETE FROM organizations WHERE epoch = $1", epoch)
+    assert await seen() == []

@@ -21,11 +21,10 @@ from iotplatform.adapters.postgres.changes import ChangeFeed
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.migrations import at_head, migrate
-from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.adapters.redis.connection import RedisConnection
 from iotplatform.adapters.redis.counters import Counters
 from iotplatform.app.settings import Settings
-from iotplatform.domain.telemetry import TelemetryStore
+from iotplatform.app.telemetry import Telemetry, open_telemetry
 from iotplatform.errors import ConfigError, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.backoff import Backoff
@@ -50,9 +49,7 @@ class Resources(msgspec.Struct, frozen=True):
     directory: Directory
     changes: ChangeFeed
     embedded: EmbeddedServers | None
-    # The one in use, and all that may hold readings.
-    telemetry: TelemetryStore
-    telemetry_stores: tuple[TelemetryStore, ...]
+    telemetry: Telemetry
     # None: nats-server does not ask us who a client is.
     callout: CalloutKeys | None = None
 
@@ -136,7 +133,7 @@ async def open_resources(
     tasks.start(feed.run(), "changes")
     tasks.start(counters.run(), "counters")
     keys = await asyncio.to_thread(callout_keys, settings, data)
-    telemetry = PostgresTelemetry(database)
+    telemetry = await open_telemetry(settings.influx.settings, database, directory, stack)
     return Resources(
         urls,
         database,
@@ -149,7 +146,6 @@ async def open_resources(
         feed,
         embedded,
         telemetry,
-        (telemetry,),
         keys,
     )
 

@@ -27,7 +27,6 @@ from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
-from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
@@ -51,6 +50,7 @@ from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
 from iotplatform.app.sending import sending_of
 from iotplatform.app.settings import RoleName, Settings, is_loopback
+from iotplatform.app.telemetry import open_block_store
 from iotplatform.domain.credentials import SETUP_TOKEN_PREFIX
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
@@ -116,11 +116,12 @@ async def assemble(
 
     if "persistence" in names:
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
-        store = await ReadingStore.open(resources.urls.postgres)
-        stack.push_async_callback(store.close)
+        store = await open_block_store(resources.urls.postgres, resources.telemetry, stack)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
-        reading_parts = ReadingParts(connection, dead_letters, store, resources.telemetry, latest, directory, suspects)
+        reading_parts = ReadingParts(
+            connection, dead_letters, store, resources.telemetry.store, latest, directory, suspects
+        )
         writers = Writers(
             ReadingWriter(reading_parts, metrics, membership),
             AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
@@ -170,7 +171,7 @@ async def assemble(
         made.setup_token = await _setup_token(settings, resources)
         await set_quota_defaults(resources.database, settings.limits)
         remover = OrganizationRemover(
-            resources.database, connection, resources.redis, directory, resources.telemetry_stores
+            resources.database, connection, resources.redis, directory, resources.telemetry.all
         )
         context = ManagementContext(
             database=resources.database,
@@ -179,13 +180,13 @@ async def assemble(
             entrance=_entrance(settings, resources, authenticator, keys, made.setup_token),
             streams=resources.streams,
             latest=latest,
-            telemetry=resources.telemetry,
+            telemetry=resources.telemetry.store,
             ledger=LedgerReader(resources.database, connection, resources.counters).read,
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
             replayer=Replayer(connection, resources.publisher, metrics),
             analysis=AnalysisView(resources.redis),
-            backtests=Backtests(resources.database.url),
+            backtests=Backtests(None if settings.influx.url else resources.database.url),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
             delete_device=DeviceRemover(
@@ -194,7 +195,7 @@ async def assemble(
                 Controls(resources.publisher),
                 latest,
                 directory,
-                resources.telemetry_stores,
+                resources.telemetry.all,
             ).delete,
             limits=settings.limits,
             limit_books=limit_books,
@@ -233,7 +234,7 @@ async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
 def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:
     database, connection, directory = resources.database, resources.connection, resources.directory
     ledger = LedgerReader(database, connection, resources.counters)
-    remover = OrganizationRemover(database, connection, resources.redis, directory, resources.telemetry_stores)
+    remover = OrganizationRemover(database, connection, resources.redis, directory, resources.telemetry.all)
     streams = StreamCare(
         Trimmer(connection, settings.streams.keep_s),
         EpochRemover(connection),
@@ -249,7 +250,7 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
             Controls(resources.publisher),
             LatestValues(resources.redis),
             directory,
-            resources.telemetry_stores,
+            resources.telemetry.all,
         ).finish,
         remover.remove_orphans,
         lambda: prune_audit(database, settings.audit.keep_s),
@@ -264,7 +265,7 @@ def _device_remover(resources: Resources) -> DeviceRemover:
         Controls(resources.publisher),
         LatestValues(resources.redis),
         resources.directory,
-        resources.telemetry_stores,
+        resources.telemetry.all,
     )
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from iotplatform.adapters.embedded import EmbeddedSettings
+from iotplatform.adapters.influx.settings import InfluxSettings
 from iotplatform.adapters.mail.settings import MailSettings
 from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.adapters.webhook.addresses import WebhookSettings
@@ -102,6 +103,13 @@ class Influx(Section, frozen=True):
     org: str | None = None
     bucket: str | None = None
     api: Literal["v1", "v2"] = "v2"
+
+    @property
+    def settings(self) -> InfluxSettings | None:
+        """None: readings go to PostgreSQL."""
+        if self.url is None:
+            return None
+        return InfluxSettings(self.url, self.bucket or "", self.token or "", self.org or "", self.api)
 
 
 class Tls(Section, frozen=True):
@@ -253,9 +261,7 @@ class Settings(Section, frozen=True):
             raise ConfigError("data_dir is empty: name a directory, or leave it out for ./.iotplatform")
         if self.nats.replicas > 1 and self.nats.url is None:
             raise ConfigError("nats.replicas: the embedded NATS is one server: leave it 1, or set nats.url")
-        if self.influx.url is not None:
-            raise ConfigError("influx.url: storing in InfluxDB is not built yet; leave it unset to store in PostgreSQL")
-        _ = self.tls.files, self.auth.proxies
+        _ = self.influx.settings, self.tls.files, self.auth.proxies
         ports = [self.ingest.port, self.management.port, self.operations.port]
         taken = [port for port in ports if port]
         if len(taken) != len(set(taken)):

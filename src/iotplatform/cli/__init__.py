@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "serve": "run the platform, or some of its roles",
     "migrate": "bring the database to this version's schema",
     "ledger": "accepted, stored, dead-lettered and in flight for each organization",
+    "doctor": "what is wrong, and what to do about it",
     "callout": "the public keys for the configuration of a nats-server of your own",
     "users": "people who may log in: users create-admin --email E --password-stdin",
     "simulate": "a fleet of devices, or a CSV file as one device",

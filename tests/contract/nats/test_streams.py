@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -109,6 +110,26 @@ async def test_the_shared_streams(client):
     letters = (await info(client, "DEADLETTER"))["config"]
     assert (letters["subjects"], letters["discard"]) == (["deadletter.>"], "old")
     assert letters["max_msgs_per_subject"] == 100_000
+
+
+async def test_what_mqtt_keeps_is_ours_to_trim_and_has_bounds(client):
+    """Also where nats-server was first, and where an earlier version had its copy of it."""
+    for name in ("$MQTT_msgs", "$MQTT_rmsgs"):
+        with contextlib.suppress(ApiError):
+            await client.api.call(f"STREAM.DELETE.{name}")
+    messages = {"name": "$MQTT_msgs", "subjects": ["$MQTT.msgs.>"], "retention": "interest", "storage": "file"}
+    retained = {"name": "$MQTT_rmsgs", "subjects": ["$MQTT.rmsgs.>"], "max_msgs_per_subject": 1, "storage": "file"}
+    source = {"name": "$MQTT_msgs", "filter_subject": "$MQTT.msgs.iot.>"}
+    copy = {"name": "INTAKE", "storage": "file", "sources": [source]}
+    for config in (messages, retained, copy):
+        await client.api.call(f"STREAM.CREATE.{config['name']}", config)
+    await client.streams.create_shared()
+    assert (await info(client, "$MQTT_msgs"))["config"]["retention"] == "limits"
+    found = (await info(client, "$MQTT_rmsgs"))["config"]
+    expected = {"max_msgs_per_subject": 1, "discard": "new", "max_msgs": 100_000, "max_msg_size": 131_072}
+    assert {name: found.get(name) for name in expected} == expected
+    with pytest.raises(ApiError):
+        await info(client, "INTAKE")
 
 
 @pytest.mark.parametrize("organization_id", ["A", "a-b_C9", "_" * 64])

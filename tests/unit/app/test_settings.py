@@ -154,7 +154,9 @@ def test_an_empty_name_is_not_the_current_directory():
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"influx": Influx(url="http://localhost:8086")}, "influx.url"),
+        ({"influx": Influx(url="ftp://localhost:8086", bucket="b")}, "influx.url"),
+        ({"influx": Influx(url="http://token@localhost:8086", bucket="b")}, "influx.url"),
+        ({"influx": Influx(url="http://localhost:8086")}, "influx.bucket"),
         ({"tls": Tls(cert="cert.pem")}, "tls.key"),
         ({"tls": Tls(key="key.pem")}, "tls.cert"),
         ({"tls": Tls(cert="cert.pem", key="-----BEGIN PRIVATE KEY-----")}, "tls.key"),

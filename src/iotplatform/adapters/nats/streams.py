@@ -58,6 +58,8 @@ class Streams:
         is kept until it is trimmed, so the organizations' readers can go on in it wherever they stopped.
         """
         await self._create_stream(subjects.INTAKE, {"subjects": [f"{subjects.MQTT_PREFIX}>"]})
+        # The copy that an earlier version has left would grow on.
+        await self._delete_stream("INTAKE")
         # Without bounds of ours it would have none; what is beyond them is delivered, and not kept.
         await self._create_stream(
             subjects.RETAINED,
@@ -112,8 +114,11 @@ class Streams:
         await self.create_organization(organization)
 
     async def delete_organization(self, organization_id: str) -> None:
+        await self._delete_stream(subjects.organization_stream(organization_id))
+
+    async def _delete_stream(self, name: str) -> None:
         try:
-            await self._api.call(f"STREAM.DELETE.{subjects.organization_stream(organization_id)}")
+            await self._api.call(f"STREAM.DELETE.{name}")
         except ApiError as error:
             if error.code != NOT_FOUND_STREAM:
                 raise

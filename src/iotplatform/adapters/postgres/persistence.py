@@ -167,6 +167,23 @@ class ReadingStore:
                     raise UnstorableData(str(error)) from error
                 raise
 
+    async def count(self, work: Sequence[PartitionWork]) -> None:
+        """Ledger counts and positions of work whose readings are kept elsewhere, and the names of new series.
+
+        Raises:
+            PositionMoved: at least one partition is not where `before` says.
+            Unavailable: PostgreSQL is away; whether it was counted, the positions tell.
+        """
+        unknown: dict[int, set[Series]] = {}
+        for part in work:
+            names = {(reading.device_id, reading.sensor) for reading, _ in part.readings}
+            if missing := names - self._series.get(part.epoch, {}).keys():
+                unknown.setdefault(part.epoch, set()).update(missing)
+        with translated():
+            if unknown:
+                await self._learn(unknown)
+            await self._commit(work, {}, _copy)
+
     async def refusal(self, readings: Sequence[Entry], epoch: int) -> str | None:
         """Why PostgreSQL does not take these rows, tried for real and rolled back; None when it does."""
         with translated():

@@ -154,8 +154,8 @@ async def set_password_hash(database: Database, user_id: str, password_hash: str
                 row.password_hash = password_hash
 
 
-async def remove(database: Database, user_id: str) -> bool:
-    """False when there is none.
+async def remove(database: Database, user_id: str, check: Callable[[int], None]) -> bool:
+    """False when there is none. `check` sees the version.
 
     Raises:
         Rejected: nobody would be left to administer the platform.
@@ -167,6 +167,7 @@ async def remove(database: Database, user_id: str) -> bool:
             row = await session.get(UserRow, user_id, with_for_update=True)
             if row is None:
                 return False
+            check(row.version)
             was_one = row.platform_admin and row.disabled_at is None
             await session.delete(row)
             await session.flush()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Boolean, delete, literal_column, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import conflict, missing, translated
 from iotplatform.adapters.postgres.models import MaintenanceWindowRow
+from iotplatform.adapters.postgres.versions import count_version
 from iotplatform.domain.maintenance import MaintenanceWindow
 from iotplatform.domain.timestamps import to_datetime
+
+Check = Callable[[int | None], None]
 
 
 async def find(database: Database, epoch: int, window_id: str) -> MaintenanceWindowRow | None:
@@ -35,7 +38,7 @@ async def page(database: Database, epoch: int, limit: int, after: str | None) ->
             return list(await session.scalars(query))
 
 
-async def add(database: Database, epoch: int, window: MaintenanceWindow, who: str) -> None:
+async def add(database: Database, epoch: int, window: MaintenanceWindow, who: str) -> MaintenanceWindowRow:
     """A new window.
 
     Raises:
@@ -45,38 +48,44 @@ async def add(database: Database, epoch: int, window: MaintenanceWindow, who: st
     taken = conflict(f"the maintenance window {window.id!r} exists already", constraint="maintenance_windows_pkey")
     with translated(), missing("the organization is gone"), taken:
         async with database.sessions.begin() as session:
-            session.add(MaintenanceWindowRow(epoch=epoch, created_by=who, **_columns(window)))
+            row = MaintenanceWindowRow(epoch=epoch, created_by=who, **_columns(window))
+            session.add(row)
+            await session.flush()
+            await session.refresh(row, ["version"])
+            return row
 
 
-async def put(database: Database, epoch: int, window: MaintenanceWindow, who: str) -> bool:
-    """Make or replace a window; whether it was made."""
-    columns = _columns(window)
-    replaced = {name: value for name, value in columns.items() if name != "id"}
-    statement = (
-        insert(MaintenanceWindowRow)
-        .values(epoch=epoch, created_by=who, **columns)
-        .on_conflict_do_update(
-            constraint="maintenance_windows_pkey",
-            set_={**replaced, "version": MaintenanceWindowRow.version + 1},
-        )
-        # A row that no transaction has replaced or locked yet is a new one.
-        .returning(literal_column("xmax = 0", Boolean()))
-    )
-    with translated(), missing("the organization is gone"):
-        async with database.sessions.begin() as session:
-            return bool(await session.scalar(statement))
+async def put(
+    database: Database, epoch: int, window: MaintenanceWindow, who: str, check: Check
+) -> tuple[MaintenanceWindowRow, bool]:
+    """Make or replace a window; whether it was made. `check` is told the version that is to be replaced, or None.
 
-
-async def remove(database: Database, epoch: int, window_id: str) -> bool:
-    """Whether there was such a window."""
-    statement = (
-        delete(MaintenanceWindowRow)
-        .where(MaintenanceWindowRow.epoch == epoch, MaintenanceWindowRow.id == window_id)
-        .returning(MaintenanceWindowRow.id)
-    )
+    Raises:
+        Rejected: by `check`; the organization is gone; or somebody else has made the window in this moment.
+        Unavailable: PostgreSQL is away.
+    """
     with translated():
         async with database.sessions.begin() as session:
-            return await session.scalar(statement) is not None
+            row = await session.get(MaintenanceWindowRow, (epoch, window.id), with_for_update=True)
+            check(row.version if row is not None else None)
+            if row is not None:
+                for name, value in _columns(window).items():
+                    setattr(row, name, value)
+                count_version(session, row)
+                return row, False
+    return await add(database, epoch, window, who), True
+
+
+async def remove(database: Database, epoch: int, window_id: str, check: Check) -> bool:
+    """Whether there was such a window."""
+    with translated():
+        async with database.sessions.begin() as session:
+            row = await session.get(MaintenanceWindowRow, (epoch, window_id), with_for_update=True)
+            if row is None:
+                return False
+            check(row.version)
+            await session.delete(row)
+            return True
 
 
 def _columns(window: MaintenanceWindow) -> dict[str, Any]:

@@ -25,9 +25,12 @@ _NARROWER: Final = "ask for a shorter time (`from`, `to`) or for fewer devices (
 
 
 class Backtests:
-    """`url` is the database's. One of an organization at a time, so that none takes every place."""
+    """`url` is that of the database with the readings; None when they are kept elsewhere.
 
-    def __init__(self, url: str, deadline_s: float = DEADLINE_S, max_readings: int = MAX_READINGS) -> None:
+    One of an organization at a time, so that none takes every place.
+    """
+
+    def __init__(self, url: str | None, deadline_s: float = DEADLINE_S, max_readings: int = MAX_READINGS) -> None:
         self.url = url
         self.deadline_s = deadline_s
         self.max_readings = max_readings
@@ -37,9 +40,11 @@ class Backtests:
         """The result of a task that `url` and the bounds of this class are filled in to.
 
         Raises:
-            Rejected: too many readings, or the organization has one running.
+            Rejected: readings are not in PostgreSQL, there are too many, or the organization has one running.
             Unavailable: too many are running, it took too long, or PostgreSQL is away.
         """
+        if self.url is None:
+            raise Rejected("conflict", "backtests read PostgreSQL, and readings go to InfluxDB here (influx.url)")
         task = msgspec.structs.replace(task, url=self.url, max_readings=self.max_readings, deadline_s=self.deadline_s)
         with self._place(task.epoch):
             try:

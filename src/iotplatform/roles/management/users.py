@@ -124,8 +124,11 @@ async def change_user(
 
 
 @delete("/users/{user:str}", opt=PLATFORM)
-async def delete_user(user: FromPath[str], context: NamedDependency[ManagementContext]) -> None:
-    if not await users.remove(context.database, known_form("user", user)):
+async def delete_user(
+    user: FromPath[str], context: NamedDependency[ManagementContext], if_match: IfMatch = None
+) -> None:
+    expected = precondition(if_match)
+    if not await users.remove(context.database, known_form("user", user), expected.check):
         raise not_found("user", user)
     # Other processes hear of it by the change feed; this one need not wait for that.
     await context.directory.apply([Change("user", None, user)])

@@ -22,6 +22,7 @@ from iotplatform.domain.timestamps import format_timestamp, to_microseconds
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.access import OPERATE, READ
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
+from iotplatform.roles.management.etags import IfMatch, IfNoneMatch, etag, precondition
 from iotplatform.roles.management.fields import Body, Identifier, Moment, Name, Tag, parsed_moment
 from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Limit, Page, decode_cursor, page
 
@@ -102,19 +103,18 @@ async def create_window(
 ) -> Response[WindowAnswer]:
     window = data.window(data.id or str(uuid.uuid4()))
     organization = await context.organization(org)
-    await windows.add(context.database, organization.epoch, window, principal.name)
-    return _made(organization, window)
+    return _made(organization, await windows.add(context.database, organization.epoch, window, principal.name))
 
 
 @get("/organizations/{org:str}/maintenance-windows/{window:str}", opt=READ)
 async def read_window(
     org: FromPath[str], window: FromPath[str], context: NamedDependency[ManagementContext]
-) -> WindowAnswer:
+) -> Response[WindowAnswer]:
     organization = await context.organization(org)
     found = await windows.find(context.database, organization.epoch, known_form("maintenance window", window))
     if found is None:
         raise not_found("maintenance window", window)
-    return _answer_of_row(found)
+    return _shown(found)
 
 
 @put(
@@ -128,32 +128,41 @@ async def put_window(
     data: JSONBody[WindowBody],
     context: NamedDependency[ManagementContext],
     principal: NamedDependency[Principal],
+    *,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response[WindowAnswer]:
+    expected = precondition(if_match, if_none_match)
     fault = identifier_fault(window)
     if fault is not None:
         raise Rejected("invalid", "the id in the path is not valid", faults=(Fault(fault, field="id"),))
     wanted = data.window(window)
     organization = await context.organization(org)
-    if await windows.put(context.database, organization.epoch, wanted, principal.name):
-        return _made(organization, wanted)
-    return Response(_answer(wanted), status_code=200)
+    row, made = await windows.put(context.database, organization.epoch, wanted, principal.name, expected.check)
+    return _made(organization, row) if made else _shown(row)
 
 
 @delete("/organizations/{org:str}/maintenance-windows/{window:str}", opt=OPERATE)
-async def delete_window(org: FromPath[str], window: FromPath[str], context: NamedDependency[ManagementContext]) -> None:
+async def delete_window(
+    org: FromPath[str],
+    window: FromPath[str],
+    context: NamedDependency[ManagementContext],
+    if_match: IfMatch = None,
+) -> None:
+    check = precondition(if_match).check
     organization = await context.organization(org)
-    if not await windows.remove(context.database, organization.epoch, known_form("maintenance window", window)):
+    if not await windows.remove(context.database, organization.epoch, known_form("maintenance window", window), check):
         raise not_found("maintenance window", window)
 
 
-def _made(organization: Organization, window: MaintenanceWindow) -> Response[WindowAnswer]:
-    location = f"/organizations/{organization.id}/maintenance-windows/{window.id}"
-    return Response(_answer(window), status_code=201, headers={"Location": location})
+def _made(organization: Organization, row: MaintenanceWindowRow) -> Response[WindowAnswer]:
+    location = f"/organizations/{organization.id}/maintenance-windows/{row.id}"
+    headers = {"Location": location, "ETag": etag(row.version)}
+    return Response(_answer_of_row(row), status_code=201, headers=headers)
 
 
-def _answer(window: MaintenanceWindow) -> WindowAnswer:
-    since, until = format_timestamp(window.starts_at), format_timestamp(window.ends_at)
-    return WindowAnswer(window.id, window.name, since, until, window.devices, window.rules)
+def _shown(row: MaintenanceWindowRow) -> Response[WindowAnswer]:
+    return Response(_answer_of_row(row), status_code=200, headers={"ETag": etag(row.version)})
 
 
 def _answer_of_row(row: MaintenanceWindowRow) -> WindowAnswer:

@@ -21,6 +21,10 @@ THINGS = {
     "organization": ("/organizations/{org}", {"name": "A"}),
     "device": ("/organizations/{org}/devices/oven", {"name": "Oven"}),
     "channel": ("/organizations/{org}/channels/mail", MAIL),
+    "window": (
+        "/organizations/{org}/maintenance-windows/mail",
+        {"name": "A", "from": "2030-01-01T00:00:00Z", "to": "2030-01-02T00:00:00Z"},
+    ),
 }
 
 

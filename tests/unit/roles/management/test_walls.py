@@ -53,11 +53,14 @@ class Called(msgspec.Struct, frozen=True):
         return "{org:" in self.path
 
 
+def nothing_behind() -> Any:
+    """A context for routes that are only looked at."""
+    entrance = SimpleNamespace(authenticator=None, strangers=None, required=True)
+    return SimpleNamespace(entrance=entrance, directory=None, database=None)
+
+
 def every_route() -> list[Called]:
-    context: Any = SimpleNamespace(
-        entrance=SimpleNamespace(authenticator=None, strangers=None, required=True), directory=None, database=None
-    )
-    app = Litestar(routes(context), openapi_config=None)
+    app = Litestar(routes(nothing_behind()), openapi_config=None)
     return [
         Called(str(method), route.path, access_of(handler))
         for route in app.routes

@@ -1,0 +1,140 @@
+"""What storing costs: `python benchmarks/storage.py [--readings 2000000] [--series 10000] [--commit 10000]`.
+
+Rows per second into each store, through what persistence commits with (two commits at a time, as it has them), and the
+bytes of a reading on disk, index and all. The readings exist before the clock starts. InfluxDB is left out where no
+`influxd` is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+
+from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, EmbeddedSettings
+from iotplatform.adapters.influx.settings import InfluxSettings
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.migrations import migrate
+from iotplatform.adapters.postgres.persistence import PartitionWork
+from iotplatform.app.telemetry import open_block_store, open_telemetry
+from iotplatform.domain.reading import Reading
+from iotplatform.domain.telemetry import Entry
+from iotplatform.roles.persistence.stores import BlockStore
+
+START_US = 1_700_000_000_000_000
+WRITERS = 2
+INFLUX_PORT = 28_086
+
+
+async def make(database: Database) -> int:
+    epoch: int = await database.pool.fetchval(
+        "INSERT INTO organizations (id, name, partitions) VALUES (gen_random_uuid()::text, 'x', $1) RETURNING epoch",
+        WRITERS,
+    )
+    for number in range(WRITERS):
+        await database.pool.execute("INSERT INTO partitions (epoch, number) VALUES ($1, $2)", epoch, number)
+    return epoch
+
+
+def commits(readings: int, series: int, size: int, writer: int) -> list[list[Entry]]:
+    """One reading of each series a second; the values are random walks of two decimals."""
+    chance = random.Random(writer)
+    names = [(f"machine-{number // 10:04}", f"temp{number % 10}") for number in range(writer, series, WRITERS)]
+    values = [70.0] * len(names)
+    entries: list[Entry] = []
+    for number in range(readings // WRITERS):
+        turn, which = divmod(number, len(names))
+        values[which] = round(values[which] + chance.uniform(-1, 1), 2)
+        at = START_US + turn * 1_000_000 + chance.randrange(1_000_000)
+        entries.append((Reading(*names[which], values[which], at), number // 500 + 1))
+    return [entries[start : start + size] for start in range(0, len(entries), size)]
+
+
+async def store(blocks: BlockStore, epoch: int, work: list[list[list[Entry]]]) -> float:
+    async def write(writer: int) -> None:
+        for number, entries in enumerate(work[writer]):
+            await blocks.store([PartitionWork(epoch, writer, number, number + 1, readings=entries)])
+
+    began = time.perf_counter()
+    await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
+    return time.perf_counter() - began
+
+
+async def measure_postgres(url: str, database: Database, stack: AsyncExitStack, work: list[list[list[Entry]]]) -> None:
+    telemetry = await open_telemetry(None, database, Directory(database), stack)
+    blocks = await open_block_store(url, telemetry, stack)
+    took = await store(blocks, await make(database), work)
+    count = await database.pool.fetchval("SELECT count(*) FROM readings")
+    heap, everything = await database.pool.fetchrow(
+        "SELECT pg_relation_size('readings'), pg_total_relation_size('readings')"
+    )
+    size = f"{everything / count:6.1f} bytes per reading ({heap / count:.1f} without the index)"
+    print(f"postgres  {count / took:9,.0f} rows/s  {size}", flush=True)
+
+
+async def measure_influx(
+    url: str, database: Database, folder: Path, stack: AsyncExitStack, work: list[list[list[Entry]]]
+) -> None:
+    file = folder / "influxdb.conf"
+    file.write_text(
+        f'reporting-disabled = true\nbind-address = "127.0.0.1:0"\n[meta]\ndir = "{folder}/meta"\n[monitor]\n'
+        f'store-enabled = false\n[data]\ndir = "{folder}/data"\nwal-dir = "{folder}/wal"\n'
+        f'[http]\nbind-address = "127.0.0.1:{INFLUX_PORT}"\nlog-enabled = false\n'
+    )
+    server = await asyncio.create_subprocess_exec("influxd", "-config", str(file), stderr=subprocess.DEVNULL)
+    at = f"http://127.0.0.1:{INFLUX_PORT}"
+    try:
+        async with httpx.AsyncClient() as client:
+            for _ in range(100):
+                try:
+                    await client.post(f"{at}/query", data={"q": "CREATE DATABASE bench"})
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
+        settings = InfluxSettings(at, "bench", api="v1")
+        telemetry = await open_telemetry(settings, database, Directory(database), stack)
+        blocks = await open_block_store(url, telemetry, stack)
+        took = await store(blocks, await make(database), work)
+    finally:
+        server.terminate()  # what is in its memory goes to its files
+        await server.wait()
+    count = sum(len(entries) for each in work for entries in each)
+    used = sum(path.stat().st_size for part in ("data", "wal") for path in (folder / part).rglob("*") if path.is_file())
+    size = f"{used / count:6.1f} bytes per reading (log and files, before compaction)"
+    print(f"influxdb  {count / took:9,.0f} rows/s  {size}", flush=True)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--readings", type=int, default=2_000_000)
+    parser.add_argument("--series", type=int, default=10_000)
+    parser.add_argument("--commit", type=int, default=10_000)
+    options = parser.parse_args()
+    work = [commits(options.readings, options.series, options.commit, writer) for writer in range(WRITERS)]
+    with tempfile.TemporaryDirectory() as folder, DataDirectory.open(Path(folder) / "data") as directory:
+        servers = EmbeddedServers(directory, EmbeddedSettings(nats_port=0, nats_monitor_port=0, mqtt_port=0))
+        urls = await servers.start()
+        assert urls.postgres is not None
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(servers.stop)
+            await migrate(urls.postgres)
+            database = await Database.open(urls.postgres)
+            stack.push_async_callback(database.close)
+            await measure_postgres(urls.postgres, database, stack, work)
+            if shutil.which("influxd"):
+                influx = Path(folder) / "influx"
+                influx.mkdir()
+                await measure_influx(urls.postgres, database, influx, stack, work)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,1 @@
+"""Readings in InfluxDB: lines out over HTTP, InfluxQL back."""

@@ -1,0 +1,78 @@
+"""Which telemetry store is in use: PostgreSQL, or InfluxDB where the settings name one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib import import_module
+
+import structlog
+
+from iotplatform.adapters.influx.settings import InfluxSettings
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.directory import Directory
+from iotplatform.adapters.postgres.persistence import ReadingStore
+from iotplatform.adapters.postgres.series import page
+from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
+from iotplatform.domain.telemetry import TelemetryStore
+from iotplatform.errors import Unavailable
+from iotplatform.roles.persistence.stores import BlockStore, OutsideStore, ReadingSink
+
+log = structlog.get_logger()
+
+SeriesKey = tuple[str, str]
+
+
+class Telemetry:
+    """`store` is read from; `all` may hold readings, because there was another before; `sink` takes them instead of
+    PostgreSQL.
+    """
+
+    def __init__(self, store: TelemetryStore, before: tuple[TelemetryStore, ...], sink: ReadingSink | None) -> None:
+        self.store = store
+        self.all = (store, *before)
+        self.sink = sink
+
+
+async def open_telemetry(
+    influx: InfluxSettings | None, database: Database, directory: Directory, stack: AsyncExitStack
+) -> Telemetry:
+    """An InfluxDB that is away is no reason not to start: its readings wait in the stream."""
+    postgres = PostgresTelemetry(database)
+    if influx is None:
+        return Telemetry(postgres, (), None)
+    # The driver takes half a second to import, and hardly anybody needs it.
+    driver = await asyncio.to_thread(import_module, "iotplatform.adapters.influx.client")
+    client = await driver.InfluxClient.open(influx)
+    stack.push_async_callback(client.close)
+
+    async def series(epoch: int, limit: int, after: SeriesKey, device_ids: tuple[str, ...]) -> list[SeriesKey]:
+        return [(one.device_id, one.sensor) for one in await page(database, epoch, limit, after, device_ids)]
+
+    stores = import_module("iotplatform.adapters.influx.telemetry")
+    store = stores.InfluxTelemetry(client, series, names_of(directory), deletes_by_query=influx.api == "v1")
+    try:
+        await client.ping()
+    except Unavailable as error:
+        log.warning("influx.waiting", detail=error.detail)
+    return Telemetry(store, (postgres,), store)
+
+
+async def open_block_store(url: str, telemetry: Telemetry, stack: AsyncExitStack) -> BlockStore:
+    """What persistence commits to: positions and counts are PostgreSQL's, wherever the readings go."""
+    ledger = await ReadingStore.open(url)
+    stack.push_async_callback(ledger.close)
+    return OutsideStore(telemetry.sink, ledger) if telemetry.sink else ledger
+
+
+def names_of(directory: Directory) -> Callable[[int], str | None]:
+    """An epoch is one organization's for good."""
+    known: dict[int, str] = {}
+
+    def name_of(epoch: int) -> str | None:
+        if epoch not in known:
+            known.update((organization.epoch, organization.id) for organization in directory.organizations())
+        return known.get(epoch)
+
+    return name_of

@@ -1,0 +1,163 @@
+"""Readings in a real InfluxDB: what is accepted arrives there exactly once, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.influx import InfluxServer, require_influxd
+from tests.support.platform import Platform, eventually
+
+NOON = 1_767_225_600_000_000
+SETTINGS = {"influx__bucket": "plant", "influx__api": "v1"}
+
+
+@pytest.fixture(scope="module")
+async def influx(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InfluxServer]:
+    require_influxd()
+    server = InfluxServer(tmp_path_factory.mktemp("influx"))
+    await server.start()
+    await server.query("CREATE DATABASE plant")
+    yield server
+    await server.kill()
+
+
+async def balanced(management: httpx.AsyncClient, organization: str, stored: int, dead_lettered: int = 0) -> None:
+    wanted = (stored + dead_lettered, stored, dead_lettered, 0, True)
+
+    async def is_so() -> Any:
+        entry = (await management.get(f"/organizations/{organization}/ledger")).json()
+        return tuple(entry[name] for name in ("accepted", "stored", "dead_lettered", "in_flight", "balanced")) == wanted
+
+    await eventually(is_so, within_s=60)
+
+
+async def readings(management: httpx.AsyncClient, organization: str, **query: str) -> list[tuple[str, str, object]]:
+    found: list[tuple[str, str, object]] = []
+    cursor = None
+    while True:
+        params = {"limit": "1000", **query, **({"cursor": cursor} if cursor else {})}
+        page = (await management.get(f"/organizations/{organization}/telemetry", params=params)).json()
+        found += [(item["device_id"], item["sensor"], item["value"]) for item in page["items"]]
+        if (cursor := page["next_cursor"]) is None:
+            return found
+
+
+def batch(organization: str, first: int, count: int) -> list[dict[str, object]]:
+    return [
+        {
+            "organization_id": organization,
+            "device_id": f"d{number % 5}",
+            "sensor_name": "flow",
+            "value": number,
+            "timestamp": NOON + number,
+        }
+        for number in range(first, first + count)
+    ]
+
+
+async def test_an_organization_lives_and_ends_in_influxdb(influx: InfluxServer, tmp_path: Path) -> None:
+    """InfluxDB is killed, and then the platform, in the middle of it all."""
+    sent = 0
+    platform = await Platform.start(tmp_path / "data", influx__url=influx.url, **SETTINGS)
+
+    async def send(platform: Platform, count: int = 200) -> None:
+        nonlocal sent
+        first, sent = sent, sent + count
+        async with platform.client("ingest") as ingest:
+            answer = await ingest.post("/ingest", json=batch("acme", first, count))
+        assert answer.status_code == 202, answer.text
+
+    try:
+        async with platform.client() as management:
+            for name in ("acme", "other"):
+                assert (await management.post("/organizations", json={"id": name, "name": name})).status_code == 201
+            await send(platform)
+            await balanced(management, "acme", sent)
+
+            await influx.kill()
+            for _ in range(5):
+                await send(platform)
+            waiting = await platform.log("persistence.waiting")
+            assert "InfluxDB" in waiting["detail"]
+            entry = (await management.get("/organizations/acme/ledger")).json()
+            assert (entry["stored"], entry["in_flight"], entry["dead_lettered"]) == (200, 1_000, 0)
+            # What doesn't need the history goes on: an alarm is raised and shown.
+            hot = [{"organization_id": "acme", "device_id": "oven", "sensor_name": "temp", "value": 99.0}] * 3
+            async with platform.client("ingest") as ingest:
+                assert (await ingest.post("/ingest", json=hot)).status_code == 202
+
+            async def raised() -> Any:
+                return (await management.get("/organizations/acme/alarms")).json()["items"]
+
+            await eventually(raised)
+            await influx.start()
+            await balanced(management, "acme", sent + 3)
+
+        sending = [asyncio.get_running_loop().create_task(send(platform, 50)) for _ in range(4)]
+        await asyncio.gather(*sending)
+        await platform.kill()
+        platform = await Platform.start(tmp_path / "data", influx__url=influx.url, **SETTINGS)
+        async with platform.client() as management:
+            await balanced(management, "acme", sent + 3)
+            flow = await readings(management, "acme", sensor="flow")
+            assert sorted(value for *_, value in flow) == [float(number) for number in range(sent)]
+            assert {value for *_, value in await readings(management, "acme", device_id="oven")} == {99.0}
+            latest = (await management.get("/organizations/acme/telemetry/latest")).json()["items"]
+            assert len(latest) == 6
+            # Grafana finds it by the organization's name.
+            (counted,) = await influx.query(
+                "SELECT count(value) FROM readings WHERE organization = 'acme' AND sensor = 'flow'", database="plant"
+            )
+            assert counted["series"][0]["values"][0][1] == sent
+
+            assert (await management.post("/organizations/acme/rules/backtest", json=BACKTEST)).status_code == 409
+            series = (await management.get("/organizations/acme/series")).json()["items"]
+            assert len(series) == 6
+
+            assert (await management.delete("/organizations/acme", params={"confirm": "acme"})).status_code == 204
+            (left,) = await influx.query("SELECT count(value) FROM readings", database="plant")
+            assert "series" not in left
+        assert await platform.stop() == 0, platform.tail()
+    finally:
+        await platform.kill()
+
+
+BACKTEST = {
+    "rule": {
+        "id": "r",
+        "name": "r",
+        "sensor": "flow",
+        "condition": {"type": "threshold", "operator": ">", "value": 80.0},
+    },
+    "from": "2026-01-01T00:00:00Z",
+    "to": "2026-01-02T00:00:00Z",
+}
+
+
+async def test_what_influxdb_refuses_is_dead_lettered_and_nothing_else(influx: InfluxServer, tmp_path: Path) -> None:
+    await influx.query("CREATE DATABASE mixed")
+    await influx.write("mixed", f'readings,device=x value="words" {NOON}')
+    platform = await Platform.start(
+        tmp_path / "data", influx__url=influx.url, **{**SETTINGS, "influx__bucket": "mixed"}
+    )
+    try:
+        async with platform.client() as management, platform.client("ingest") as ingest:
+            await management.post("/organizations", json={"id": "acme", "name": "acme"})
+            some: list[dict[str, object]] = batch("acme", 0, 40)
+            for number in range(37):
+                some[number]["value"] = f"text {number}"  # three numbers are left
+            assert (await ingest.post("/ingest", json=some)).status_code == 202
+            await balanced(management, "acme", 37, 3)
+            letters = (await management.get("/organizations/acme/dead-letters")).json()["items"]
+            assert len(letters) == 3
+            assert all("a bucket of its own" in letter["detail"] for letter in letters)
+            assert len(await readings(management, "acme")) == 37
+        assert await platform.stop() == 0, platform.tail()
+    finally:
+        await platform.kill()
