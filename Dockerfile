@@ -29,8 +29,7 @@ ENV PATH=/opt/iotplatform/bin:$PATH \
 VOLUME /var/lib/iotplatform
 USER 10001:10001
 EXPOSE 8080 8081 9464
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9464/readyz', timeout=4)"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 CMD ["python", "-c", "import os, ssl, urllib.request as r; s = 's' * bool(os.environ.get('IOTPLATFORM_TLS__CERT')); r.urlopen(f'http{s}://127.0.0.1:9464/readyz', timeout=4, context=ssl._create_unverified_context() if s else None)"]
 # Long enough for the drain that SIGTERM begins; compose.yaml says the same as stop_grace_period.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["iotplatform"]

@@ -109,8 +109,9 @@ class TestConfigurations:
             file.write_text(text)
         check(str(find_nats_server()), "-t", "-c", str(file), **environment, NATS_ROUTES_PASSWORD="demo-routes")
 
-    def test_prometheus_takes_its_configuration_and_rules(self) -> None:
-        check(program("promtool"), "check", "config", "config/prometheus/prometheus.yml")
+    @pytest.mark.parametrize("name", ["prometheus", "production"])
+    def test_prometheus_takes_its_configuration_and_rules(self, name: str) -> None:
+        check(program("promtool"), "check", "config", f"config/prometheus/{name}.yml")
 
     def test_alerts_fire_on_their_causes_only(self) -> None:
         check(program("promtool"), "test", "rules", "tests/acceptance/deployment/alerts.test.yml")
