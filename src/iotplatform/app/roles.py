@@ -27,6 +27,7 @@ from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
+from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -56,6 +57,7 @@ from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
+from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.management.test_turns import TestTurns
@@ -190,6 +192,9 @@ async def assemble(
             delete_device=_device_remover(resources).delete,
             limits=settings.limits,
             limit_books=limit_books,
+            queries=await _telemetry_queries(settings, resources, stack),
+            query_slots=QuerySlots(settings.query.per_organization),
+            query_limits=settings.query,
             vault=sending.vault,
             destinations=sending.destinations,
             channels=sending.channels,
@@ -200,6 +205,16 @@ async def assemble(
         made.roles.append(role)
         made.apps["management"] = management_app(routes(context), host_rules(settings, settings.management.host))
     return made
+
+
+async def _telemetry_queries(
+    settings: Settings, resources: Resources, stack: AsyncExitStack
+) -> TelemetryQueries | None:
+    if settings.influx.url is not None:
+        return None
+    queries = await TelemetryQueries.open(resources.database.url, settings.query.connections)
+    stack.callback(queries.close)
+    return queries
 
 
 async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:

@@ -8,8 +8,9 @@ from typing import Final
 from iotplatform.domain.limit import Counted, Grant, Rates, TokenBuckets
 
 # A lease that is used up faster than this was too small, and one that lasts longer is too large.
-TOO_FAST_S: Final = 1.0
-TOO_SLOW_S: Final = 10.0
+TOO_FAST_S: Final = 5.0
+TOO_SLOW_S: Final = 30.0
+MOST_TIMES: Final = 8
 FIRST: Final = 64
 # No process holds more than this part of the smallest bucket. A device speaks to one process, an organization to all.
 MOST_OF_ORGANIZATION: Final = 10
@@ -73,7 +74,9 @@ class Lease:
         """Before more is asked for."""
         lasted = now - self._asked_at
         if lasted < TOO_FAST_S:
-            self.size = min(self.size * 2, self.most)
+            # Towards what would have lasted long enough; each step is a round trip.
+            times = min(MOST_TIMES, max(2, int(TOO_FAST_S / max(lasted, 0.001))))
+            self.size = min(self.size * times, self.most)
         elif lasted > TOO_SLOW_S:
             self.size = max(1, self.size // 2)
         self._asked_at = now

@@ -24,6 +24,7 @@ log = structlog.get_logger(role="ingest")
 
 REDIS_WITHIN_S: Final = 0.5
 REDIS_AGAIN_S: Final = 1.0
+GATHER_S: Final = 0.01
 NEAR: Final = 0.2
 NEAR_EVERY_S: Final = 3_600.0
 
@@ -58,6 +59,9 @@ class Leasing:
         """Until cancelled; all that is asked for meanwhile goes in one round trip."""
         while True:
             await self._wake.wait()
+            if not any(lease.waiter for lease in self._asked):
+                # Nobody waits, and there will be more: a round trip costs as much as fifty requests.
+                await asyncio.sleep(GATHER_S)
             self._wake.clear()
             asked, self._asked = list(self._asked), {}
             returned, self._returned = self._returned, {}

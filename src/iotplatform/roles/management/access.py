@@ -5,7 +5,7 @@ A route without a declaration is refused when the application is made, and docs/
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -121,7 +121,7 @@ def guard_by(
         access = access_of(handler)
         if access.needed == "public":
             return
-        _check_accept(connection.headers.get("accept", "*/*"))
+        _check_accept(connection.headers.get("accept", "*/*"), handler.opt.get("also_answers", ()))
         given = connection.headers.getall("authorization", [])
         if len(given) > 1:
             raise Rejected("unauthenticated", "there is more than one Authorization header")
@@ -191,7 +191,8 @@ async def _check(directory: Directory, principal: Principal, access: Access, org
         raise forbidden()
 
 
-def _check_accept(accept: str) -> None:
+def _check_accept(accept: str, others: Sequence[str]) -> None:
+    """`others`: what a route answers beside JSON."""
     kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    if not kinds & _ACCEPTED and kinds != {""}:
-        raise HTTPException(status_code=406, detail="answers are application/json")
+    if not kinds & {*_ACCEPTED, *others} and kinds != {""}:
+        raise HTTPException(status_code=406, detail=f"answers are {', '.join(('application/json', *others))}")

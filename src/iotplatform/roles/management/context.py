@@ -14,6 +14,7 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check
+from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.secrets.vault import Vault
@@ -24,11 +25,13 @@ from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
 from iotplatform.domain.notification import NotificationChannel
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.querying.query import QueryLimits
 from iotplatform.domain.rule import Rule
 from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import Rejected
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.entrance import Entrance
+from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.test_turns import TestTurns
 
 
@@ -36,7 +39,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     """`default_rule` makes the rule that a new organization of this id gets.
 
     `delete_organization` and `delete_device` remove every trace; False when there is none. `limits` are those of the
-    settings.
+    settings. `queries` is None where readings are kept in a store that computes nothing.
     """
 
     database: Database
@@ -57,6 +60,9 @@ class ManagementContext(msgspec.Struct, frozen=True):
     delete_device: Callable[[Organization, str, Check, str], Awaitable[bool]]
     limits: Limits
     limit_books: LimitBooks
+    queries: TelemetryQueries | None
+    query_slots: QuerySlots
+    query_limits: QueryLimits
     vault: Vault
     destinations: Destinations
     channels: Mapping[str, NotificationChannel]

@@ -19,6 +19,7 @@ Row = TypeVar("Row")
 
 DEFAULT_LIMIT: Final = 100
 Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="how many items at most")]
+MaybeLimit = Annotated[int | None, QueryParameter(ge=1, le=1_000, description="how many items at most; absent: 100")]
 Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
 
 # A cursor comes back from outside: it must not hold what a query can't take.
@@ -29,8 +30,10 @@ _Place = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 BY_ID: Final[msgspec.json.Decoder[str]] = msgspec.json.Decoder(_Text)
 BY_PLACE: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(_Place)
 BY_SERIES: Final[msgspec.json.Decoder[tuple[str, str]]] = msgspec.json.Decoder(tuple[_Text, _Text])
-BY_SERIES_AND_TIME: Final[msgspec.json.Decoder[tuple[str, str, int]]] = msgspec.json.Decoder(
-    tuple[_Text, _Text, _Moment]
+# An interval may begin before 1970, in a time zone ahead of UTC.
+_Start = Annotated[int, msgspec.Meta(ge=-40_000_000_000_000_000, le=253_402_214_400_000_000)]
+BY_SERIES_AND_START: Final[msgspec.json.Decoder[tuple[str, str, int]]] = msgspec.json.Decoder(
+    tuple[_Text, _Text, _Start]
 )
 BY_TIME_AND_ID: Final[msgspec.json.Decoder[tuple[int, uuid.UUID]]] = msgspec.json.Decoder(tuple[_Moment, uuid.UUID])
 

@@ -163,12 +163,9 @@ def _check_query(request: Request[Any, Any, Any]) -> None:
     for name, field in parameters.items():
         if isinstance(field.kwarg_definition, QueryParameter):
             known[field.kwarg_definition.name or name] = field.is_non_string_sequence
-    planned = request.route_handler.opt.get("planned_parameters", ())
     faults = []
     for name, values in request.query_params.dict().items():
-        if name in planned:
-            faults.append(Fault("is not supported yet", field=name))
-        elif name not in known:
+        if name not in known:
             faults.append(Fault("is no parameter of this request", field=name))
         elif len(values) > 1 and not known[name]:
             faults.append(Fault("must be given once", field=name))

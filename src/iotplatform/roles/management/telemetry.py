@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
-import msgspec
-from litestar import get
+from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath
 
 from iotplatform.domain.organization import Organization
-from iotplatform.domain.reading import Reading, Value
+from iotplatform.domain.reading import Reading
 from iotplatform.domain.telemetry import TelemetryRange
 from iotplatform.domain.timestamps import format_timestamp
 from iotplatform.errors import Unavailable
@@ -18,54 +17,62 @@ from iotplatform.roles.management.access import READ
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.paging import (
     BY_SERIES,
-    BY_SERIES_AND_TIME,
     DEFAULT_LIMIT,
     Cursor,
     Limit,
+    MaybeLimit,
     Page,
     decode_cursor,
     page,
 )
-from iotplatform.roles.management.parameters import (
-    DeviceIds,
-    From,
-    To,
-    check_device_ids,
-    check_sensors,
-    parse_time,
+from iotplatform.roles.management.parameters import DeviceIds, From, To, check_device_ids
+from iotplatform.roles.management.telemetry_answers import TelemetryStream, page_of, running
+from iotplatform.roles.management.telemetry_formats import STREAMED, ReadingAnswer
+from iotplatform.roles.management.telemetry_parameters import (
+    AggregateText,
+    Asked,
+    FillText,
+    IntervalText,
+    Points,
+    Sensors,
+    ZoneText,
+    media_type_of,
+    query_of,
 )
 
-Sensors = Annotated[list[str] | None, QueryParameter(description="only these sensors; repeatable")]
 
-
-class ReadingAnswer(msgspec.Struct, frozen=True):
-    device_id: str
-    sensor: str
-    timestamp: str
-    value: Value
-
-
-@get(
-    "/organizations/{org:str}/telemetry", opt={**READ, "planned_parameters": ("aggregate", "interval", "tz", "points")}
-)
+@get("/organizations/{org:str}/telemetry", opt={**READ, "also_answers": STREAMED})
 async def list_readings(
     org: FromPath[str],
+    request: Request[Any, Any, Any],
     context: NamedDependency[ManagementContext],
     *,
     device_id: DeviceIds = None,
     sensor: Sensors = None,
     since: From = None,
     until: To = None,
-    limit: Limit = DEFAULT_LIMIT,
+    aggregate: AggregateText = None,
+    interval: IntervalText = None,
+    zone: ZoneText = None,
+    fill: FillText = None,
+    points: Points = None,
+    limit: MaybeLimit = None,
     cursor: Cursor = None,
-) -> Page[ReadingAnswer]:
-    wanted = TelemetryRange(
-        check_device_ids(device_id), check_sensors(sensor), parse_time("from", since), parse_time("to", until)
-    )
-    after = decode_cursor(cursor, BY_SERIES_AND_TIME)
+) -> Response[Page[ReadingAnswer]]:
+    """JSON in pages; NDJSON, CSV and Parquet, by `Accept`, as one stream of everything."""
+    media_type = media_type_of(request.headers.get("accept", "*/*"))
+    asked = Asked(device_id, sensor, since, until, aggregate, interval, zone, fill, points, limit, cursor)
+    query = await query_of(asked, media_type)
     organization = await context.organization(org)
-    found = await context.telemetry.page(organization.epoch, limit + 1, after, wanted)
-    return page(found, limit, _answer, lambda last: (last.device_id, last.sensor, last.at))
+    if media_type != "application/json":
+        return TelemetryStream(context, organization.epoch, query, media_type)
+    most = DEFAULT_LIMIT if limit is None else limit
+    if aggregate is not None or points is not None:
+        return Response(await page_of(context, organization.epoch, query, most))
+    async with running(context, organization.epoch):
+        wanted = TelemetryRange(query.device_ids, query.sensors, query.since, query.until)
+        found = await context.telemetry.page(organization.epoch, most + 1, query.after, wanted)
+    return Response(page(found, most, _answer, lambda last: (last.device_id, last.sensor, last.at)))
 
 
 @get("/organizations/{org:str}/telemetry/latest", opt=READ)

@@ -22,6 +22,7 @@ from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check, Removals
 from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
+from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.adapters.tokens.authenticator import Authenticator
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
@@ -39,11 +40,13 @@ from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
 from iotplatform.domain.notification import Notification
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.querying.query import QueryLimits
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
+from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.management.test_turns import TestTurns
 
@@ -177,8 +180,15 @@ def keys() -> SigningKeys:
     return SigningKeys.load([SigningKeys.make_pem()])
 
 
+@pytest.fixture(scope="module")
+async def queries(database_url: str) -> AsyncIterator[TelemetryQueries]:
+    opened = await TelemetryQueries.open(database_url, 4)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> ManagementContext:
+async def context(database: Database, queries: TelemetryQueries, stubs: Stubs, keys: SigningKeys) -> ManagementContext:
     await tokens.register_keys(database, keys.public_pems)
     directory = Directory(database)
 
@@ -216,6 +226,9 @@ async def context(database: Database, stubs: Stubs, keys: SigningKeys) -> Manage
         delete_device=delete_device,
         limits=Limits(),
         limit_books=LimitBooks(database, Limits()),
+        queries=queries,
+        query_slots=QuerySlots(2),
+        query_limits=QueryLimits(),
         vault=Vault.open_with(Vault.make_key()),
         destinations=Destinations(WebhookSettings(), stubs.resolve),
         channels={"log": stubs.channel, "email": stubs.channel, "webhook": stubs.channel},

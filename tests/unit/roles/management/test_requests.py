@@ -136,15 +136,6 @@ async def test_queries(client: httpx.AsyncClient, org: str, path: str, query: st
     assert fields(await client.get(f"{path.format(org=org)}?{query}")) == {wrong}
 
 
-@pytest.mark.parametrize(
-    ("path", "parameter"),
-    [("telemetry", "aggregate"), ("telemetry", "interval"), ("telemetry", "points")],
-)
-async def test_parameters_that_are_to_come(client: httpx.AsyncClient, org: str, path: str, parameter: str) -> None:
-    answer = await client.get(f"/organizations/{org}/{path}?{parameter}=1")
-    assert problem(answer, 422)["errors"] == [{"field": parameter, "detail": "is not supported yet"}]
-
-
 async def test_a_query_on_a_creation_is_not_ignored(client: httpx.AsyncClient) -> None:
     body = {"id": f"org-{uuid.uuid4().hex}", "name": "A"}
     assert fields(await client.post("/organizations?dry_run=1", json=body)) == {"dry_run"}
