@@ -73,6 +73,8 @@ async def test_metrics_tell_what_happened(platform: Platform) -> None:
                 "scope",
                 "counted",
                 "answered_by",
+                "version",
+                "kind",
             }
             assert labels <= known, name
 
