@@ -74,6 +74,7 @@ async def test_metrics_tell_what_happened(platform: Platform) -> None:
                 "counted",
                 "answered_by",
                 "version",
+                "state",
                 "kind",
             }
             assert labels <= known, name
