@@ -11,6 +11,7 @@ import msgspec
 from iotplatform.errors import Fault, Rejected
 
 MAX_ROWS: Final = 5_000
+MAX_COLUMNS: Final = 200
 COLUMNS: Final = ("id", "name", "tags")
 METADATA: Final = "metadata."
 TAG_SEPARATOR: Final = ";"
@@ -53,6 +54,8 @@ def read_devices(body: bytes) -> list[CsvRow]:
 
 
 def _check_header(header: list[str]) -> None:
+    if len(header) > MAX_COLUMNS:
+        raise _invalid(f"must have at most {MAX_COLUMNS} columns")
     faults = []
     for name in header:
         if name not in COLUMNS and (not name.startswith(METADATA) or len(name) == len(METADATA)):

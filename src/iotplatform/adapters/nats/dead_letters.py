@@ -22,6 +22,8 @@ BATCH_BYTES: Final = 8 << 20
 # After so many bytes of letters a page ends, and after so many that were only looked at.
 PAGE_BYTES: Final = 16 << 20
 READ_BYTES: Final = 256 << 20
+# Details quote what strangers have sent.
+MAX_DETAIL: Final = 2_000
 _MAX_PLACE: Final = 1 << 63
 
 
@@ -130,6 +132,8 @@ async def find_letter(api: JetStreamApi, organization: Organization, letter_id: 
 
 def _encode(letter: DeadLetter, max_bytes: int) -> bytes:
     """The letter; one that the server would not take loses the end of its payload rather than hold up a partition."""
+    if len(letter.detail) > MAX_DETAIL:
+        letter = msgspec.structs.replace(letter, detail=f"{letter.detail[:MAX_DETAIL]}…")
     encoded = msgspec.json.encode(letter)
     surplus = len(encoded) - max_bytes
     if surplus <= 0:

@@ -35,23 +35,23 @@ async def find(database: Database, epoch: int, user_id: str) -> Member | None:
 async def add(
     database: Database, epoch: int, user_id: str, *, email: str, name: str, password_hash: str, role: RoleName
 ) -> Member:
-    """Give a person a role; who has no account gets one. An account that is there keeps its name and password.
+    """Give a person an account and a role.
+
+    One that is there already gets no role by this: who has made it may know its password, and would come in with it.
 
     Raises:
-        Rejected: the person has a role here already, or the organization is gone, or has as many as it may.
+        Rejected: there is an account for this address, or the organization is gone, or has as many as it may.
         Unavailable: PostgreSQL is away.
     """
     with translated(), missing("the organization is gone"):
         async with database.sessions.begin() as session:
             # Of two at once with the same address the second finds what the first has made.
             await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"iotplatform.user {email}"))))
-            row = await session.scalar(select(UserRow).where(UserRow.email == email).with_for_update())
-            if row is None:
-                row = UserRow(id=user_id, email=email, name=name, password_hash=password_hash, platform_admin=False)
-                session.add(row)
-                await session.flush()
-            elif await session.get(UserRoleRow, (row.id, epoch)) is not None:
-                raise Rejected("conflict", f"{email} has a role in this organization already")
+            if await session.scalar(select(UserRow.id).where(UserRow.email == email)) is not None:
+                raise Rejected("conflict", f"{email} has an account: a platform administrator can give it a role here")
+            row = UserRow(id=user_id, email=email, name=name, password_hash=password_hash, platform_admin=False)
+            session.add(row)
+            await session.flush()
             made = UserRoleRow(user_id=row.id, epoch=epoch, role=role)
             session.add(made)
             await session.flush()

@@ -12,13 +12,14 @@ from iotplatform.domain.identifiers import device_id_of
 from iotplatform.domain.mappings.mapping import Mapping, Pick, TopicRule
 from iotplatform.domain.mappings.patterns import compile_path, compile_topic, fill
 from iotplatform.domain.payloads.admission import Decoded, Sender, admit
-from iotplatform.domain.payloads.draft import MAX_DEPTH, OUT_OF_RANGE, Draft
+from iotplatform.domain.payloads.draft import MAX_DEPTH, MAX_FIELD, OUT_OF_RANGE, Draft
 from iotplatform.domain.payloads.json_shapes import decode_json
 from iotplatform.domain.reading import Value
 from iotplatform.domain.timestamps import parse_timestamp
 from iotplatform.errors import Rejected
 
 MAX_LEAVES: Final = 5_000
+MAX_PATH: Final = 512
 _number = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
 
 
@@ -97,7 +98,7 @@ def _draft(compiled: _CompiledRule, caught: Lookup[str, str], body: bytes) -> Dr
         if isinstance(value, float) and not math.isfinite(value):
             draft.blame(path or None, OUT_OF_RANGE)
         elif sensor in draft.values:
-            draft.blame(path, f"is a second value for the sensor {sensor}")
+            draft.blame(path, f"is a second value for the sensor {sensor[:MAX_FIELD]}")
         else:
             draft.values[sensor] = value
             if unit:
@@ -128,13 +129,15 @@ def _leaves(draft: Draft, tree: Any) -> Iterator[tuple[str, Any]]:
             if depth >= MAX_DEPTH:
                 draft.blame(path, f"is nested deeper than {MAX_DEPTH} levels")
                 continue
-            items = node.items() if isinstance(node, dict) else enumerate(node)
-            inner = [(f"{path}.{key}" if path else str(key), value, depth + 1) for key, value in items]
-            count += len(inner)
+            count += len(node)
             if count > MAX_LEAVES:
                 draft.blame(path or None, f"holds more than {MAX_LEAVES} values")
                 return
-            stack += reversed(inner)
+            items = [(str(key), value) for key, value in (node.items() if isinstance(node, dict) else enumerate(node))]
+            if any(len(path) + len(key) > MAX_PATH for key, _ in items):
+                draft.blame(path or None, f"has a name in it that makes a path of more than {MAX_PATH} characters")
+                return
+            stack += reversed([(f"{path}.{key}" if path else key, value, depth + 1) for key, value in items])
         elif node is not None:
             yield path, node
 

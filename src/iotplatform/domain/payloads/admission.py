@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from iotplatform.domain.identifiers import identifier_fault, sensor_fault
+from iotplatform.domain.identifiers import MAX_IDENTIFIER, MAX_SENSOR_BYTES, identifier_fault, sensor_fault
 from iotplatform.domain.payloads.draft import Draft
 from iotplatform.domain.reading import MAX_TEXT_BYTES, Reading, Value
 from iotplatform.domain.timestamps import check_not_ahead, parse_timestamp
@@ -18,8 +18,17 @@ from iotplatform.errors import Fault, Rejected
 MAX_FAULTS: Final = 100
 MAX_UNIT_BYTES: Final = 64
 
-known_identifier_fault = functools.lru_cache(maxsize=16_384)(identifier_fault)
-known_sensor_fault = functools.lru_cache(maxsize=16_384)(sensor_fault)
+_identifier_fault = functools.lru_cache(maxsize=16_384)(identifier_fault)
+_sensor_fault = functools.lru_cache(maxsize=16_384)(sensor_fault)
+
+
+def known_identifier_fault(text: str) -> str | None:
+    """What strangers send is remembered only as long as it could be an id."""
+    return _identifier_fault(text) if len(text) <= MAX_IDENTIFIER else identifier_fault(text)
+
+
+def known_sensor_fault(name: str) -> str | None:
+    return _sensor_fault(name) if len(name) <= MAX_SENSOR_BYTES else sensor_fault(name)
 
 
 class Sender(msgspec.Struct, frozen=True):

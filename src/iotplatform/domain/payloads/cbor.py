@@ -12,6 +12,7 @@ from typing import Any, Final
 
 MAX_DEPTH: Final = 32
 _MAX_EXPONENT: Final = 400
+MAX_LABEL: Final = 1 << 16
 _BREAK: Final = object()
 _SELF_DESCRIBED: Final = 55_799
 
@@ -108,8 +109,9 @@ class _Reader:
             key = self.item(depth + 1)
             if key is _BREAK and detail == 31:
                 break
-            if type(key) is not str and type(key) is not int:
-                raise NotCbor("a key is neither a text nor a whole number")
+            # Larger numbers are labels of nothing here, and those that are chosen for their hashes make a dict slow.
+            if type(key) is not str and not (type(key) is int and -MAX_LABEL <= key <= MAX_LABEL):
+                raise NotCbor(f"a key is neither a text nor a whole number of at most {MAX_LABEL}")
             if key in entries:
                 raise NotCbor("a map has a key twice")
             entries[key] = self._inner(depth)

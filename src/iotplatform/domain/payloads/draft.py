@@ -7,11 +7,13 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from iotplatform.domain.identifiers import MAX_SENSOR_BYTES
 from iotplatform.domain.reading import Value
 from iotplatform.errors import Fault
 
 MAX_DEPTH: Final = 16
 MAX_FIELD: Final = 80
+TOO_LONG: Final = f"must be at most {MAX_SENSOR_BYTES} bytes of UTF-8"
 NO_VALUE: Final = "must be a number, a boolean or a string"
 OUT_OF_RANGE: Final = "Number out of range"
 
@@ -68,6 +70,10 @@ def flatten(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, st
     while stack:
         path, depth, items = stack[-1]
         for key, value in items:
+            if len(path) + len(key) > MAX_SENSOR_BYTES:
+                # Before it is put together: many keys behind one long one would take as many copies of it.
+                wrong.append((f"{path}.{key[:MAX_FIELD]}" if path else key[:MAX_FIELD], TOO_LONG))
+                continue
             name = f"{path}.{key}" if path else key
             if isinstance(value, dict) and value:
                 if depth + 1 >= MAX_DEPTH:

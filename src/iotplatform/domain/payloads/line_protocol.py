@@ -94,7 +94,9 @@ def _drafts(text: str, own_device: str | None, nanoseconds: int) -> Iterator[Dra
 
 
 def _draft(found: re.Match[str], index: int, own_device: str | None, nanoseconds: int) -> Draft:
-    head = _head(found["head"], own_device)
+    text = found["head"]
+    # What is remembered is short: the heads of strangers would fill the memory otherwise.
+    head = _known_head(text, own_device) if len(text) <= MAX_KNOWN_HEAD else _head(text, own_device)
     draft = Draft(index, found[0].strip(), device_id=head.device_id, device_name=head.name, time_field="time")
     try:
         if found["time"] is not None:
@@ -112,7 +114,6 @@ def _draft(found: re.Match[str], index: int, own_device: str | None, nanoseconds
     return draft
 
 
-@functools.lru_cache(maxsize=16_384)
 def _head(text: str, own_device: str | None) -> Head:
     """With a device of one's own, a host or a measurement of another name is no other device; a tag `device` is."""
     measurement, comma, _ = text.partition(",")
@@ -137,6 +138,10 @@ def _head(text: str, own_device: str | None) -> Head:
     suffix = "".join(f",{_escape_tag(tag)}={_escape_tag(tags[tag])}" for tag in sorted(tags))
     changed = name if name and name != device_id else None
     return Head(device_id, changed, f"{_escape(measurement)}.", suffix)
+
+
+MAX_KNOWN_HEAD: Final = 512
+_known_head = functools.lru_cache(maxsize=16_384)(_head)
 
 
 def _escape(name: str) -> str:

@@ -84,15 +84,15 @@ def read_reply(body: bytes) -> tuple[Reply, Any]:
     if len(body) > MAX_ANSWER_BYTES:
         return "failed", f"the answer is larger than {MAX_ANSWER_BYTES} bytes"
     try:
-        text = body.decode()
-        decoded: Any = msgspec.json.decode(text)
+        # Nested deeply, it can be decoded and then not be looked through.
+        decoded: Any = _storable(msgspec.json.decode(body.decode()))
         msgspec.json.encode(decoded)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # PostgreSQL's texts hold no NUL.
         return "answered", body.decode("utf-8", "replace").replace("\x00", "")
     if isinstance(decoded, dict) and isinstance(decoded.get("state"), str) and decoded["state"] in _STATES:
-        return _STATES[decoded["state"]], _storable(decoded.get("answer"))
-    return "answered", _storable(decoded)
+        return _STATES[decoded["state"]], decoded.get("answer")
+    return "answered", decoded
 
 
 def _storable(value: Any) -> Any:

@@ -61,6 +61,8 @@ class Step(msgspec.Struct):
     readings: list[Reading]
     letters: list[DeadLetter]
     size: int = 0
+    # Sequences of messages that have good readings.
+    useful: set[int] = msgspec.field(default_factory=set)
 
     @property
     def upto(self) -> int:
@@ -166,6 +168,8 @@ class Intake:
             step.deliveries.append(delivery)
             step.size += len(delivery.data)
             step.readings += readings
+            if readings:
+                step.useful.add(delivery.sequence)
             if letter is not None:
                 step.letters.append(letter)
         return steps
@@ -266,8 +270,13 @@ class Intake:
         for delivery in step.deliveries:
             topic = Topic.parse(delivery.subject)
             letter_id = f"mqtt-{delivery.sequence}"
-            if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)) or letter_id in lettered:
+            if topic is None or not (topic.kind == "telemetry" or may_be_mapped(topic)):
                 continue
+            if letter_id in lettered:
+                if delivery.sequence not in step.useful:
+                    continue
+                # That letter has what is bad in it; this one has the message, with what is good.
+                letter_id = f"{letter_id}-full"
             letter = full_letter(letter_id, topic, delivery.data, delivery.stored_at)
             await self._put(organization, letter, backoff, {INTAKE: str(delivery.sequence)})
             self._parts.refuse(organization, "intake_full")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -24,7 +25,7 @@ log = structlog.get_logger(role="ingest")
 
 REDIS_WITHIN_S: Final = 0.5
 REDIS_AGAIN_S: Final = 1.0
-GATHER_S: Final = 0.01
+GATHER_S: Final = 0.1
 NEAR: Final = 0.2
 NEAR_EVERY_S: Final = 3_600.0
 
@@ -38,6 +39,7 @@ class Leasing:
         self._asked: dict[Lease, None] = {}
         self._returned: dict[Lease, int] = {}
         self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._redis_again_at = 0.0
 
     def ask(self, lease: Lease, need: int) -> None:
@@ -47,6 +49,7 @@ class Leasing:
             lease.need = max(lease.need, need)
             if lease.waiter is None:
                 lease.waiter = asyncio.get_running_loop().create_future()
+            self._urgent.set()
         self._asked[lease] = None
         self._wake.set()
 
@@ -60,8 +63,11 @@ class Leasing:
         while True:
             await self._wake.wait()
             if not any(lease.waiter for lease in self._asked):
-                # Nobody waits, and there will be more: a round trip costs as much as fifty requests.
-                await asyncio.sleep(GATHER_S)
+                # There will be more, and a round trip costs as much as ten requests. Who waits ends this at once.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(GATHER_S):
+                        await self._urgent.wait()
+            self._urgent.clear()
             self._wake.clear()
             asked, self._asked = list(self._asked), {}
             returned, self._returned = self._returned, {}

@@ -108,6 +108,9 @@ class LiveMessages:
         except Unavailable as error:
             # The command is sent again, and so is the reply.
             log.debug("ingest.reply_lost", detail=error.detail)
+        except Exception:
+            # A fault of ours: it costs this message, and not the role.
+            log.exception("ingest.reply_failed", organization=organization.id)
         finally:
             self._aside -= 1
 

@@ -14,7 +14,8 @@ from iotplatform.adapters.postgres import organization_users, users
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.organization_users import Member
 from iotplatform.domain.people import normal_email
-from iotplatform.domain.principal import ROLES, RoleName
+from iotplatform.domain.principal import ROLES, Principal, RoleName
+from iotplatform.errors import Rejected
 from iotplatform.roles.management.access import ADMINISTER
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
 from iotplatform.roles.management.entrance import check_person
@@ -28,8 +29,6 @@ _NUMBERS: Final = {role: number for number, role in enumerate(ROLES, 1)}
 
 
 class NewMember(Body, frozen=True, kw_only=True):
-    """`password` and `name` are for who has no account yet; who has one keeps both."""
-
     email: Email
     password: Password
     role: RoleName
@@ -60,12 +59,16 @@ async def list_members(
 
 @post("/organizations/{org:str}/users", opt=ADMINISTER)
 async def add_member(
-    org: FromPath[str], data: JSONBody[NewMember], context: NamedDependency[ManagementContext]
+    org: FromPath[str],
+    data: JSONBody[NewMember],
+    context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
 ) -> Response[Member]:
-    """Give somebody a role, with an account where there is none for this address."""
+    """Give somebody an account and a role; 409 where there is an account for this address."""
     email = normal_email(data.email)
     check_person(email, data.password)
     organization = await context.organization(org)
+    _check_role(principal, organization.epoch, data.role)
     made = await organization_users.add(
         context.database,
         organization.epoch,
@@ -95,12 +98,14 @@ async def change_member(
     user: FromPath[str],
     data: JSONBody[NewRole],
     context: NamedDependency[ManagementContext],
+    principal: NamedDependency[Principal],
     if_match: IfMatch = None,
 ) -> Response[Member]:
     """Another role for who has one here."""
     check = _check(if_match)
     organization = await context.organization(org)
     known_form("user", user)
+    _check_role(principal, organization.epoch, data.role)
     changed = await organization_users.change(context.database, organization.epoch, user, data.role, check)
     await _tell(context, user)
     return _shown(user, changed)
@@ -120,6 +125,16 @@ async def remove_member(
     if not await organization_users.remove(context.database, organization.epoch, user, check):
         raise not_found("user", user)
     await _tell(context, user)
+
+
+def _check_role(principal: Principal, epoch: int, role: RoleName) -> None:
+    """Nobody hands on more than they have: a key with the one scope `administer` makes no person who reads.
+
+    Raises:
+        Rejected: the role may do what the caller may not.
+    """
+    if not ROLES[role] <= principal.permissions(epoch):
+        raise Rejected("forbidden", f"the role {role} may do more than this credential")
 
 
 async def _tell(context: ManagementContext, user_id: str) -> None:

@@ -16,16 +16,16 @@ import structlog
 from litestar import Request, Response
 from litestar.types import Receive, Scope, Send
 
+from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.domain.querying.query import TelemetryQuery
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.paging import Page, encode_cursor
 from iotplatform.roles.management.telemetry_formats import FORMATS, Csv, Ndjson, Parquet, ReadingAnswer, answer_of
-from iotplatform.roles.management.telemetry_results import Item, items
+from iotplatform.roles.management.telemetry_results import Item, chunks, items
 
 log = structlog.get_logger(role="management")
 
-ROWS_PER_PART: Final = 1_000
 ROWS_PER_GROUP: Final = 50_000
 _LAST_US: Final = 253_402_214_400_000_000
 
@@ -45,18 +45,19 @@ async def running(context: ManagementContext, epoch: int) -> AsyncIterator[None]
         raise Unavailable(detail, retry_after_s=limit) from error
 
 
-def found_by(context: ManagementContext, epoch: int, query: TelemetryQuery) -> AsyncGenerator[Item, None]:
+def computing(context: ManagementContext) -> TelemetryQueries:
     """Raises Rejected where the store of readings does not compute."""
     if context.queries is None:
         raise Rejected("invalid", "aggregates, points and streams need PostgreSQL as the store; pages of JSON do not")
-    return items(context.queries, epoch, query, context.query_limits.max_rows)
+    return context.queries
 
 
 async def page_of(context: ManagementContext, epoch: int, query: TelemetryQuery, limit: int) -> Page[ReadingAnswer]:
     """A page of points ends with a whole series."""
     found: list[Item] = []
     more = False
-    async with running(context, epoch), aclosing(found_by(context, epoch, query)) as rows:
+    bound = context.query_limits.max_rows
+    async with running(context, epoch), aclosing(items(computing(context), epoch, query, bound)) as rows:
         async for item in rows:
             if len(found) >= limit and (query.points is None or item[:2] != found[-1][:2]):
                 more = True
@@ -101,12 +102,13 @@ class TelemetryStream(Response[Any]):
     async def _parts(
         self, context: ManagementContext, epoch: int, query: TelemetryQuery
     ) -> AsyncGenerator[bytes, None]:
-        size = ROWS_PER_GROUP if isinstance(self._format, Parquet) else ROWS_PER_PART
+        least = ROWS_PER_GROUP if isinstance(self._format, Parquet) else 1
         gathered: list[Item] = []
-        async with aclosing(found_by(context, epoch, query)) as rows:
-            async for item in rows:
-                gathered.append(item)
-                if len(gathered) == size:
+        found = chunks(computing(context), epoch, query, context.query_limits.max_rows)
+        async with aclosing(found) as rows:
+            async for chunk in rows:
+                gathered += chunk
+                if len(gathered) >= least:
                     yield self._format.rows(gathered)
                     gathered.clear()
         if gathered:

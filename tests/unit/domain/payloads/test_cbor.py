@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iotplatform.domain.payloads.admission import Sender
-from iotplatform.domain.payloads.cbor import MAX_DEPTH, NotCbor, decode_cbor
+from iotplatform.domain.payloads.cbor import MAX_DEPTH, MAX_LABEL, NotCbor, decode_cbor
 from iotplatform.domain.payloads.formats import BY_MEDIA_TYPE, decode
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import Rejected
@@ -28,7 +28,7 @@ items = st.recursive(
     scalars,
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=4) | st.integers(-(1 << 70), 1 << 70), inner, max_size=4)
+        | st.dictionaries(st.text(max_size=4) | st.integers(-MAX_LABEL, MAX_LABEL), inner, max_size=4)
     ),
     max_leaves=20,
 )

@@ -67,6 +67,13 @@ def test_replies(body, expected):
     assert read_reply(body) == expected
 
 
+@pytest.mark.parametrize("depth", [100, 600, 5_000])
+def test_a_reply_that_nests_deeply_harms_nobody(depth):
+    state, answer = read_reply(b"[" * depth + b"]" * depth)
+    assert state == "answered"
+    assert isinstance(answer, list | str)
+
+
 @given(st.binary(max_size=200))
 def test_any_reply_is_read(body):
     state, _ = read_reply(body)
