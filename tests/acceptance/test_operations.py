@@ -73,6 +73,9 @@ async def test_metrics_tell_what_happened(platform: Platform) -> None:
                 "scope",
                 "counted",
                 "answered_by",
+                "version",
+                "state",
+                "kind",
             }
             assert labels <= known, name
 

@@ -140,9 +140,12 @@ async def test_what_is_stored_late_goes_as_well(stand: Stand) -> None:
     assert await stand.delete()
     await stand.remover.finish()
     assert await stand.pending() == 1
+    left = stand.remover.left
+    assert left >= 1
     await stand.store(2)
     await stand.store(3)
     await stand.remover.finish()
+    assert stand.remover.left == left - 1
     assert await stand.left() == []
     assert await stand.latest_position() is None
     assert await stand.pending() == 0

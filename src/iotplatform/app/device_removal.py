@@ -49,6 +49,8 @@ class DeviceRemover:
         self._streams = streams
         self._latest = latest
         self._directory = directory
+        # Of those that were due when `finish` looked last.
+        self.left = 0
         self._telemetry = telemetry
 
     async def delete(self, organization: Organization, device_id: str, check: Callable[[int], None], by: str) -> bool:
@@ -78,7 +80,9 @@ class DeviceRemover:
         Raises:
             Unavailable: a server is away.
         """
-        for due in await self._removals.due(LATE_WRITERS_S):
+        removals = await self._removals.due(LATE_WRITERS_S)
+        self.left = len(removals)
+        for due in removals:
             cut = due.cut
             if not due.settled:
                 if not due.made_again:
@@ -90,6 +94,7 @@ class DeviceRemover:
             await self._remove(due.epoch, due.device_id, cut)
             if stored:
                 await self._removals.end(due, cut)
+                self.left -= 1
 
     async def _forget(self, due: DueRemoval) -> None:
         """Once more, for what was raised in that moment, and if it could not be told the first time."""

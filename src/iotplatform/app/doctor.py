@@ -8,6 +8,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final
 
 import aiohttp
@@ -15,6 +16,7 @@ from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
 from iotplatform.adapters.embedded.programs import find_nats_server, find_postgres, find_redis_server
+from iotplatform.adapters.influx.settings import InfluxSettings
 from iotplatform.adapters.mail.examination import examine_mail
 from iotplatform.adapters.nats.examination import examine_nats
 from iotplatform.adapters.postgres.examination import examine_postgres
@@ -50,7 +52,16 @@ async def examine(settings: Settings) -> list[Finding]:
             found.append(ok(what, "embedded: it starts with the platform"))
         else:
             found += await examination(where)
+    if settings.influx.settings is not None:
+        found += await _influx(settings.influx.settings)
     return [*found, *await examine_mail(settings.mail_settings)]
+
+
+async def _influx(settings: InfluxSettings) -> list[Finding]:
+    # The driver takes half a second to import.
+    driver = await asyncio.to_thread(import_module, "iotplatform.adapters.influx.examination")
+    found: list[Finding] = await driver.examine_influx(settings)
+    return found
 
 
 def _running(settings: Settings) -> tuple[RuntimeFile | None, list[Finding]]:

@@ -54,6 +54,8 @@ class OrganizationRemover:
         self._retained = RetainedMessages(connection)
         self._keys = EpochKeys(redis)
         self._directory = directory
+        # Of those that were due when `finish` looked last.
+        self.left = 0
         self._telemetry = telemetry
 
     async def delete(self, organization: Organization, check: Check) -> bool:
@@ -81,7 +83,9 @@ class OrganizationRemover:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        for removal in await self._removals.due(LATE_WRITERS_S):
+        due = await self._removals.due(LATE_WRITERS_S)
+        self.left = len(due)
+        for removal in due:
             try:
                 await self._remove(removal)
             except (Unavailable, ApiError) as error:
@@ -90,6 +94,7 @@ class OrganizationRemover:
                 )
             else:
                 await self._removals.end(removal)
+                self.left -= 1
                 log.info("removal.finished", organization=removal.organization_id, epoch=removal.epoch)
 
     async def remove_orphans(self) -> None:

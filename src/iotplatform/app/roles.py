@@ -189,14 +189,7 @@ async def assemble(
             backtests=Backtests(None if settings.influx.url else resources.database.url),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
-            delete_device=DeviceRemover(
-                resources.database,
-                resources.streams,
-                Controls(resources.publisher),
-                latest,
-                directory,
-                resources.telemetry.all,
-            ).delete,
+            delete_device=_device_remover(resources).delete,
             limits=settings.limits,
             limit_books=limit_books,
             queries=await _telemetry_queries(settings, resources, stack),
@@ -241,21 +234,22 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         Gaps(database),
         ledger.look_for_vanished,
     )
+    devices = _device_remover(resources)
     duties = Duties(
         lambda: fold_lanes(database),
-        remover.finish,
-        DeviceRemover(
-            database,
-            resources.streams,
-            Controls(resources.publisher),
-            LatestValues(resources.redis),
-            directory,
-            resources.telemetry.all,
-        ).finish,
+        lambda: _finish(remover, "organization", metrics),
+        lambda: _finish(devices, "device", metrics),
         remover.remove_orphans,
         lambda: prune_audit(database, settings.audit.keep_s),
     )
     return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
+
+
+async def _finish(remover: OrganizationRemover | DeviceRemover, kind: str, metrics: Metrics) -> None:
+    try:
+        await remover.finish()
+    finally:
+        metrics.removals_left.values[kind,] = remover.left
 
 
 def _device_remover(resources: Resources) -> DeviceRemover:

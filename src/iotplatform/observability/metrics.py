@@ -149,6 +149,11 @@ class Metrics(Collector):
         self.ledger_gaps = Level(
             "ledger_gaps", "Sentences in the ledger's list of gaps; refreshed by persistence", ("organization",)
         )
+        self.removals_left = Level(
+            "removals_left",
+            "Deletions older than half a minute of which something is left in a store; refreshed by persistence",
+            ("kind",),
+        )
         self.ingest_request = Histogram("ingest_request_seconds", "From a request's arrival to its answer")
         self.reading_to_stored = Histogram("reading_to_stored_seconds", "From a reading's arrival to its commit")
         self.breach_to_notification = Histogram(

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from iotplatform.adapters.influx.client import InfluxClient
+from iotplatform.adapters.influx.examination import examine_influx
 from iotplatform.adapters.influx.settings import InfluxSettings
 from iotplatform.adapters.influx.telemetry import InfluxTelemetry
 from iotplatform.domain.reading import Reading
@@ -67,6 +68,17 @@ async def test_what_is_too_large_is_sent_in_parts(server, stack) -> None:
     some = [(Reading("d", f"{number * 7_919:x}" * 40, float(number), NOON), 1) for number in range(300)]
     await telemetry.write([(1, some)])
     assert len(await telemetry.newest(1)) == 300
+
+
+async def test_the_doctor_says_what_is_wrong(server) -> None:
+    (well,) = await examine_influx(settings_of(server))
+    assert well.state == "ok"
+    for database, token, said in (("nowhere", "iot:it's", "influx.bucket"), ("readings", "iot:wrong", "influx.token")):
+        (finding,) = await examine_influx(settings_of(server, database, token))
+        assert finding.state == "problem"
+        assert said in finding.detail
+    (finding,) = await examine_influx(InfluxSettings(f"http://127.0.0.1:{free_port()}", "bucket"))
+    assert "not reachable" in finding.detail
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import ssl
 import time
@@ -88,6 +89,9 @@ class InfluxClient:
         Unavailable: there is no InfluxDB, or it does not let us in.
         """
         await self.query("SHOW MEASUREMENTS LIMIT 1")
+        # A missing bucket is told to writers only; a comment is no reading.
+        with contextlib.suppress(UnstorableData):
+            await self.write(b"# are you there?\n")
 
     async def write(self, lines: bytes) -> None:
         """Lines with times in microseconds.

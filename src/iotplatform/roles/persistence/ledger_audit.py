@@ -28,6 +28,7 @@ class LedgerAudit:
         """Another process shows them."""
         self._metrics.ledger_imbalance.values.clear()
         self._metrics.ledger_gaps.values.clear()
+        self._metrics.removals_left.values.clear()
 
     async def refresh(self) -> None:
         """The next few organizations by id; those that can't be read keep their values."""
