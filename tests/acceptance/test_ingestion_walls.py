@@ -86,7 +86,7 @@ async def cast(walled: Platform, management: httpx.AsyncClient) -> Cast:
         return made, (await make(f"/organizations/{org}/devices/{device_id}/tokens", kind="key"))["token"]
 
     async def login(role: str) -> dict[str, Any]:
-        person = {"email": f"{role}@example.org", "password": PASSWORD}
+        person = {"email": f"{role}.own@example.org", "password": PASSWORD}
         await make("/organizations/own/users", **person, role=role)
         answer: dict[str, Any] = (await management.post("/auth/login", json=person)).json()
         return answer
