@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import random
 from collections.abc import AsyncIterator
@@ -10,10 +11,12 @@ from typing import Any
 import asyncpg
 import pytest
 
+from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.persistence import PartitionWork, PositionMoved, ReadingStore
 from iotplatform.domain.reading import Reading, Value
 from iotplatform.domain.telemetry import UnstorableData
 from iotplatform.domain.timestamps import to_microseconds
+from iotplatform.errors import Unavailable
 
 Entry = tuple[Reading, int]
 
@@ -158,3 +161,25 @@ async def test_the_view_shows_readings_under_their_names(store, connection, epoc
     ]
     await connection.execute("DELETE FROM organizations WHERE epoch = $1", epoch)
     assert await seen() == []
+
+
+async def test_a_frozen_process_keeps_no_partition_locked(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands still between two statements; PostgreSQL ends its session, and it sees that as an outage."""
+    monkeypatch.setattr("iotplatform.adapters.postgres.persistence.FROZEN_AFTER_MS", 100)
+    store = await ReadingStore.open(database_url)
+
+    async def stand_still() -> None:
+        with translated():
+            async with store._pool.acquire() as connection, connection.transaction():  # noqa: SLF001
+                ended = asyncio.Event()
+                connection.add_termination_listener(lambda _: ended.set())
+                await connection.execute("SELECT 1")
+                async with asyncio.timeout(10):
+                    await ended.wait()
+                await connection.execute("SELECT 1")
+
+    try:
+        with pytest.raises(Unavailable):
+            await stand_still()
+    finally:
+        await store.close()

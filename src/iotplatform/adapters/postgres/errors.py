@@ -12,8 +12,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from iotplatform.errors import Rejected, Unavailable
 
 # By SQLSTATE: a class of two characters, or a whole code. Connection trouble, no resources (disk, memory, connections),
-# an operator's intervention (shutdown, restart), a server turned read-only, and transactions that lost a race.
-_AWAY = ("08", "53", "57P", "25006", "40001", "40P01", "55P03")
+# an operator's intervention (shutdown, restart), a server turned read-only, a session that stood still too long, and
+# transactions that lost a race.
+_AWAY = ("08", "53", "57P", "25006", "25P03", "40001", "40P01", "55P03")
 
 OVER_QUOTA = "IPQ01"
 

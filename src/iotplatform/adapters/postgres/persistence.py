@@ -32,6 +32,7 @@ from iotplatform.domain.telemetry import Entry, UnstorableData
 from iotplatform.errors import PlatformError
 
 POOL_SIZE: Final = 3
+FROZEN_AFTER_MS: Final = 5_000
 MAX_KNOWN_SERIES: Final = 500_000
 # Between two turns of the event loop: some 4 ms.
 SLICE: Final = 4_000
@@ -139,6 +140,8 @@ class ReadingStore:
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
                 init=_prepare,
+                # A process that freezes between two statements would keep its partitions locked for whoever takes over.
+                server_settings={"idle_in_transaction_session_timeout": f"{FROZEN_AFTER_MS}"},
             )
         return cls(pool)
 
