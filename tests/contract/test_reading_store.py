@@ -170,7 +170,7 @@ async def test_a_frozen_process_keeps_no_partition_locked(database_url: str, mon
 
     async def stand_still() -> None:
         with translated():
-            async with store._pool.acquire() as connection, connection.transaction():  # noqa: SLF001
+            async with store._pool.acquire() as connection, connection.transaction():
                 ended = asyncio.Event()
                 connection.add_termination_listener(lambda _: ended.set())
                 await connection.execute("SELECT 1")
