@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 State = Literal["ok", "warning", "problem"]
+MAX_SKEW_S: Final = 2.0
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -37,6 +38,3 @@ def skew(what: str, theirs_s: float, ours_s: float) -> Finding:
         direction = "ahead of" if apart > 0 else "behind"
         return problem(what, f"its clock is {abs(apart):.1f} s {direction} this machine's", "synchronise both (NTP)")
     return ok(what, f"its clock is within {MAX_SKEW_S:g} s of this machine's")
-
-
-MAX_SKEW_S = 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,8 @@ REFUSALS = frozenset({"429", "503"})
 
 pytestmark = [
     pytest.mark.timeout(400),
-    pytest.mark.skipif(why_not() is not None, reason=f"no disk to fill: {why_not()}"),
+    # In CI they are tried all the same, and fail: what they hold must not fall silent there.
+    pytest.mark.skipif(bool(why_not()) and not os.environ.get("CI_STRICT"), reason=f"no disk to fill: {why_not()}"),
 ]
 
 
