@@ -64,3 +64,8 @@ def test_other_complaints_are_kept() -> None:
     error = asyncpg.ConnectionDoesNotExistError("connection was closed")
     assert not is_echo({"message": "Task exception was never retrieved", "exception": error})
     assert not is_echo({"message": "Future exception was never retrieved", "exception": ValueError()})
+
+
+def test_a_pool_that_finds_the_transaction_of_an_ended_session_is_no_complaint() -> None:
+    """It depends on whether the end of the session and that of its connection are read together."""
+    assert is_echo({"message": "Resetting connection with an active transaction <asyncpg.connection.Connection>"})

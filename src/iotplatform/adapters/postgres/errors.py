@@ -20,6 +20,7 @@ _AWAY = ("08", "53", "57P", "25006", "25P03", "40001", "40P01", "55P03")
 OVER_QUOTA = "IPQ01"
 
 _FORGOTTEN = "Future exception was never retrieved"
+_RESET = "Resetting connection with an active transaction"
 
 _DRIVER_ERRORS = (
     OSError,
@@ -50,11 +51,13 @@ def is_echo(context: Mapping[str, Any]) -> bool:
     """Whether what an event loop complains of is an error that a caller has been told already.
 
     A COPY whose connection breaks raises at once, and asyncpg leaves the future of the statement behind: it gets the
-    same error, and nobody asks for it.
+    same error, and nobody asks for it. And when the server has ended the session, the rollback fails, and the pool
+    finds a transaction open: ours end with their block, so there is no other way to that.
     """
-    return context.get("message") == _FORGOTTEN and isinstance(
-        context.get("exception"), asyncpg.ConnectionDoesNotExistError
-    )
+    message = str(context.get("message"))
+    if message == _FORGOTTEN:
+        return isinstance(context.get("exception"), asyncpg.ConnectionDoesNotExistError)
+    return message.startswith(_RESET)
 
 
 @contextmanager
