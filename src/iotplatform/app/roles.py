@@ -105,7 +105,7 @@ async def assemble(
     """In the order in which they start: what stores before what sends."""
     made = Assembly()
     connection, directory = resources.connection, resources.directory
-    dead_letters = DeadLetters(connection, resources.publisher)
+    dead_letters = DeadLetters(connection, resources.publisher, resources.streams)
     authenticator = Authenticator(Verifier(directory.public_key, directory.token_is_live), directory.credentials)
     latest = LatestValues(resources.redis)
     limit_books = await _limit_books(settings, resources)
