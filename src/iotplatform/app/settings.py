@@ -55,6 +55,7 @@ class Management(Listener, frozen=True):
 
 class Operations(Listener, frozen=True):
     port: Port = 9464
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 0
 
 
 class Nats(Section, frozen=True):
