@@ -71,6 +71,8 @@ class Server(Section, frozen=True):
 class Streams(Section, frozen=True):
     keep_s: Annotated[float, msgspec.Meta(ge=0, le=_CENTURY_S)] = 3_600
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=(1 << 63) - 1)] = 1 << 30
+    # It must hold the largest letter, which is as large as a message may be.
+    dead_letters_max_bytes: Annotated[int, msgspec.Meta(ge=16 << 20, le=(1 << 63) - 1)] = 128 << 20
 
 
 class Embedded(Section, frozen=True):

@@ -13,6 +13,13 @@ from iotplatform.adapters.postgres.errors import translated
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0
+# A process that stands still between two statements of a transaction would keep what it has locked from everybody else.
+FROZEN_AFTER_MS = 5_000
+
+
+def session_settings() -> dict[str, str]:
+    """What a session is told when it begins."""
+    return {"idle_in_transaction_session_timeout": f"{FROZEN_AFTER_MS}"}
 
 
 def make_engine(url: str, *, pool_size: int) -> AsyncEngine:
@@ -22,7 +29,9 @@ def make_engine(url: str, *, pool_size: int) -> AsyncEngine:
     """
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S)
+        return await asyncpg.connect(
+            url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=session_settings()
+        )
 
     return create_async_engine(
         "postgresql+asyncpg://",
@@ -61,6 +70,7 @@ class Database:
                 max_size=pool_size,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
+                server_settings=session_settings(),
             )
             async with pool.acquire():
                 pass
