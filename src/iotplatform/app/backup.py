@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from iotplatform.app.settings import Settings
 from iotplatform.errors import ConfigError
 
 # What may stand in the settings, and then is nowhere in the data directory.
-_ELSEWHERE: Final = (
+_ELSEWHERE: Final[tuple[tuple[str, Callable[[Settings], str | None]], ...]] = (
     ("secrets.key", lambda settings: settings.secrets.key),
     ("auth.signing_keys", lambda settings: settings.auth.signing_keys),
     ("nats.callout_seed", lambda settings: settings.nats.callout_seed),
@@ -109,8 +110,8 @@ def _check_embedded(settings: Settings) -> None:
     for name, server in (("nats", settings.nats), ("postgres", settings.postgres), ("redis", settings.redis)):
         if server.url is not None:
             raise ConfigError(
-                f"{name}.url is set, so not all of the platform is in its data directory: back it up with that"
-                " server's own tools, or single organizations with `iotplatform export`"
+                f"{name}.url is set, so not all of the platform is in its data directory: back it up with"
+                " the tools of that server"
             )
 
 

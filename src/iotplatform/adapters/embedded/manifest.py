@@ -37,7 +37,7 @@ CHUNK: Final = 1 << 20
 
 class File(msgspec.Struct, frozen=True):
     path: str
-    bytes: Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
