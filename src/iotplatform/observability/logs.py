@@ -13,7 +13,8 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from iotplatform.observability.log_writer import LineWriter
+from iotplatform.observability.instruments import QueueState
+from iotplatform.observability.log_writer import MAX_LINES, LineWriter
 from iotplatform.observability.metrics import Metrics
 
 LINES_PER_SECOND: Final = 50
@@ -112,6 +113,7 @@ def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> Line
     The writer that is returned is to be closed at the end, so that the last lines get out.
     """
     writer = LineWriter(sys.stdout.buffer, lambda: metrics.log_lines_left_out.add(1, "unread"))
+    metrics.watch_queue("log_lines", lambda: QueueState(writer.waiting, MAX_LINES))
     chosen = format_ or ("console" if sys.stdout.isatty() else "json")
     processors: list[Processor] = [
         RateLimit(metrics),

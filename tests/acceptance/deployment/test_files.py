@@ -132,7 +132,7 @@ class TestConfigurations:
             target["datasource"]["uid"] for board in boards for panel in board["panels"] for target in panel["targets"]
         }
         assert asked <= known
-        assert len({board["uid"] for board in boards}) == len(boards) >= 5
+        assert len({board["uid"] for board in boards}) == len(boards) >= 8
 
     @pytest.mark.parametrize("file", ["loki/loki.yml", "promtail/promtail.yml"])
     def test_it_is_yaml(self, file: str) -> None:
