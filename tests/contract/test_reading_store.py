@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 import asyncpg
 import pytest
 
-from iotplatform.adapters.postgres.errors import translated
+from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.errors import is_echo, translated
+from iotplatform.adapters.postgres.frozen import end_frozen_sessions
 from iotplatform.adapters.postgres.persistence import PartitionWork, PositionMoved, ReadingStore
+from iotplatform.adapters.postgres.reading_rows import Rows, chunks_of
 from iotplatform.domain.reading import Reading, Value
 from iotplatform.domain.telemetry import UnstorableData
 from iotplatform.domain.timestamps import to_microseconds
 from iotplatform.errors import Unavailable
+from tests.support.platform import eventually
 
 Entry = tuple[Reading, int]
 
@@ -163,9 +168,11 @@ async def test_the_view_shows_readings_under_their_names(store, connection, epoc
     assert await seen() == []
 
 
-async def test_a_frozen_process_keeps_no_partition_locked(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_frozen_between_two_statements_keeps_no_partition_locked(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It stands still between two statements; PostgreSQL ends its session, and it sees that as an outage."""
-    monkeypatch.setattr("iotplatform.adapters.postgres.persistence.FROZEN_AFTER_MS", 100)
+    monkeypatch.setattr("iotplatform.adapters.postgres.connection.FROZEN_AFTER_MS", 100)
     store = await ReadingStore.open(database_url)
 
     async def stand_still() -> None:
@@ -183,3 +190,51 @@ async def test_a_frozen_process_keeps_no_partition_locked(database_url: str, mon
             await stand_still()
     finally:
         await store.close()
+
+
+async def test_a_process_frozen_in_the_middle_of_a_copy_keeps_no_partition_locked(
+    database_url: str, epoch: int, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops between two chunks. Others wait for its partition, end its session, and store; it stored nothing."""
+    standing, thawed = asyncio.Event(), asyncio.Event()
+
+    async def chunks(rows: Rows) -> AsyncIterator[bytes]:
+        async for chunk in chunks_of(rows):
+            yield chunk
+            standing.set()
+            await thawed.wait()
+
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    database = await Database.open(database_url)
+    frozen, successor = await ReadingStore.open(database_url), await ReadingStore.open(database_url)
+    entries = [(Reading("d", "s", 1.0, second), 2) for second in range(10)]
+    try:
+        await successor.store([work(epoch, 0, 1, [(Reading("d", "s", 1.0, 100), 1)])])
+        with monkeypatch.context() as patched:
+            patched.setattr("iotplatform.adapters.postgres.persistence.chunks_of", chunks)
+            stuck = loop.create_task(frozen.store([work(epoch, 1, 2, entries)]), name="frozen")
+            await standing.wait()
+        # Nobody waits for it yet.
+        assert await end_frozen_sessions(database, after_ms=0) == 0
+        storing = loop.create_task(successor.store([work(epoch, 1, 2, entries)]), name="successor")
+
+        async def ended() -> bool:
+            return await end_frozen_sessions(database, after_ms=0) > 0
+
+        await eventually(ended, within_s=10)
+        await storing
+        thawed.set()
+        with pytest.raises(Unavailable):
+            await stuck
+        assert len(await rows(connection, epoch)) == 11
+        with pytest.raises(PositionMoved):
+            await frozen.store([work(epoch, 1, 2, entries)])
+        del stuck
+        gc.collect()
+        assert [context for context in complaints if not is_echo(context)] == []
+    finally:
+        thawed.set()
+        for each in (frozen, successor, database):
+            await each.close()

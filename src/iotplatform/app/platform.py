@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -104,6 +105,20 @@ class Platform:
             on_ready(file, self.started_in_s)
             stack.callback(health.stopping)
             await self._until_stopped(tasks)
+            await self._let_balancers_notice(health, server, tasks)
+
+    async def _let_balancers_notice(self, health: Health, server: HttpServer, tasks: Tasks) -> None:
+        """Not ready any more, and still serving whoever has not noticed; being told to stop again ends it."""
+        grace_s = self._settings.operations.grace_s
+        if not grace_s:
+            return
+        health.stopping()
+        server.leave()
+        log.info("platform.leaving", grace_s=grace_s)
+        self._stop.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._until_stopped(tasks)
 
     async def _until_stopped(self, tasks: Tasks) -> None:
         stopped = asyncio.get_running_loop().create_task(self._stop.wait(), name="platform.stop")  # owned here

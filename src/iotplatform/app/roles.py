@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
 from iotplatform.adapters.postgres.alarm_history import AlarmHistory
 from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
+from iotplatform.adapters.postgres.frozen import end_frozen_sessions
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.lanes import fold_lanes
@@ -105,7 +107,7 @@ async def assemble(
     """In the order in which they start: what stores before what sends."""
     made = Assembly()
     connection, directory = resources.connection, resources.directory
-    dead_letters = DeadLetters(connection, resources.publisher)
+    dead_letters = DeadLetters(connection, resources.publisher, resources.streams)
     authenticator = Authenticator(Verifier(directory.public_key, directory.token_is_live), directory.credentials)
     latest = LatestValues(resources.redis)
     limit_books = await _limit_books(settings, resources)
@@ -127,7 +129,8 @@ async def assemble(
             AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
-        made.roles.append(PersistenceRole(writers.readings, writers.alarms, maintenance, membership))
+        end_frozen = partial(end_frozen_sessions, resources.database)
+        made.roles.append(PersistenceRole(writers.readings, writers.alarms, maintenance, membership, end_frozen))
         made.readers += [writers.readings.readers, writers.alarms.readers]
         made.shares.append(writers.readings.partitions)
     if "notification" in names:

@@ -55,6 +55,7 @@ class Management(Listener, frozen=True):
 
 class Operations(Listener, frozen=True):
     port: Port = 9464
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 0
 
 
 class Nats(Section, frozen=True):
@@ -70,6 +71,8 @@ class Server(Section, frozen=True):
 class Streams(Section, frozen=True):
     keep_s: Annotated[float, msgspec.Meta(ge=0, le=_CENTURY_S)] = 3_600
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=(1 << 63) - 1)] = 1 << 30
+    # It must hold the largest letter, which is as large as a message may be.
+    dead_letters_max_bytes: Annotated[int, msgspec.Meta(ge=16 << 20, le=(1 << 63) - 1)] = 128 << 20
 
 
 class Embedded(Section, frozen=True):

@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from typing import Any
 
 import structlog
 import uvloop
 
+from iotplatform.adapters.postgres.errors import is_echo
 from iotplatform.app.banner import banner, show
 from iotplatform.app.platform import Platform
 from iotplatform.app.runtime_file import RuntimeFile
@@ -58,6 +60,7 @@ async def _serve(settings: Settings, roles: frozenset[RoleName]) -> int:
 async def _run(settings: Settings, roles: frozenset[RoleName], metrics: Metrics) -> int:
     platform = Platform(settings, roles, metrics)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_complain)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, platform.stop)
     if platform.reload is not None:
@@ -91,3 +94,8 @@ async def _run(settings: Settings, roles: frozenset[RoleName], metrics: Metrics)
         return 1
     log.info("platform.stopped")
     return 0
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not is_echo(context):
+        loop.default_exception_handler(context)

@@ -1,11 +1,12 @@
 """What JetStream holds, for those who watch it: a handful of requests, however many organizations there are.
 
-The streams of organizations are looked at page by page, one page at a time: with a thousand of them each is seen once
-in four looks.
+The streams of organizations, of their readings and of their letters, are looked at page by page, one page at a time:
+with a thousand of them each is seen once in four looks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -14,13 +15,11 @@ from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import NOT_FOUND_STREAM, ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
 
-SHARED: Final = {
-    "intake": subjects.INTAKE,
-    "notifications": subjects.NOTIFICATIONS,
-    "dead_letters": subjects.DEADLETTER,
-}
+SHARED: Final = {"intake": subjects.INTAKE, "notifications": subjects.NOTIFICATIONS}
 ORGANIZATIONS: Final = "organizations"
-_PREFIX: Final = subjects.organization_stream("")
+DEAD_LETTERS: Final = "dead_letters"
+_READINGS: Final = subjects.organization_stream("")
+_LETTERS: Final = subjects.letters_stream("")
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -51,7 +50,7 @@ class JetStreamWatch:
     def __init__(self, connection: Connection) -> None:
         self._api = JetStreamApi(connection)
         self._offset = 0
-        # By organization: what was seen in the round that is going on, and in the one before.
+        # By name: what was seen in the round that is going on, and in the one before.
         self._seen: dict[str, StreamState] = {}
         self._before: dict[str, StreamState] = {}
 
@@ -63,8 +62,10 @@ class JetStreamWatch:
         streams = {name: await self._stream(stream) for name, stream in SHARED.items()}
         await self._look_at_next_page()
         known = {**self._before, **self._seen}
-        streams[ORGANIZATIONS] = StreamState(
-            sum(state.messages for state in known.values()), sum(state.bytes for state in known.values())
+        readings = {name: state for name, state in known.items() if name.startswith(_READINGS)}
+        streams[ORGANIZATIONS] = _sum(readings.values())
+        streams[DEAD_LETTERS] = _sum(
+            state for name, state in known.items() if name.startswith((_LETTERS, subjects.SHARED_LETTERS))
         )
         return JetStreamState(
             storage=int(account["storage"]),
@@ -73,7 +74,7 @@ class JetStreamWatch:
             consumer_count=int(account["consumers"]),
             api_errors=int(account["api"]["errors"]),
             streams={name: state for name, state in streams.items() if state is not None},
-            fill_ratios={organization: state.fill_ratio for organization, state in known.items()},
+            fill_ratios={name.removeprefix(_READINGS): state.fill_ratio for name, state in readings.items()},
         )
 
     async def _stream(self, name: str) -> StreamState | None:
@@ -85,14 +86,19 @@ class JetStreamWatch:
             raise
 
     async def _look_at_next_page(self) -> None:
-        page = await self._api.call("STREAM.LIST", {"offset": self._offset, "subject": "readings.>"})
+        page = await self._api.call("STREAM.LIST", {"offset": self._offset})
         entries = page.get("streams") or []
         for entry in entries:
-            self._seen[entry["config"]["name"].removeprefix(_PREFIX)] = _state(entry)
+            self._seen[entry["config"]["name"]] = _state(entry)
         self._offset += len(entries)
         if not entries or self._offset >= page["total"]:
             # Through: what was not seen in this round is gone.
             self._before, self._seen, self._offset = self._seen, {}, 0
+
+
+def _sum(states: Iterable[StreamState]) -> StreamState:
+    together = list(states)
+    return StreamState(sum(state.messages for state in together), sum(state.bytes for state in together))
 
 
 def _state(entry: dict[str, Any]) -> StreamState:

@@ -14,6 +14,13 @@ from iotplatform.observability.instruments import PoolState
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0
+# A process that stands still between two statements of a transaction would keep what it has locked from everybody else.
+FROZEN_AFTER_MS = 5_000
+
+
+def session_settings() -> dict[str, str]:
+    """What a session is told when it begins."""
+    return {"idle_in_transaction_session_timeout": f"{FROZEN_AFTER_MS}"}
 
 
 def make_engine(url: str, *, pool_size: int) -> AsyncEngine:
@@ -23,7 +30,9 @@ def make_engine(url: str, *, pool_size: int) -> AsyncEngine:
     """
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S)
+        return await asyncpg.connect(
+            url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=session_settings()
+        )
 
     return create_async_engine(
         "postgresql+asyncpg://",
@@ -67,6 +76,7 @@ class Database:
                 max_size=pool_size,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
+                server_settings=session_settings(),
             )
             async with pool.acquire():
                 pass

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -17,6 +18,9 @@ from iotplatform.errors import Rejected, Unavailable
 _AWAY = ("08", "53", "57P", "25006", "25P03", "40001", "40P01", "55P03")
 
 OVER_QUOTA = "IPQ01"
+
+_FORGOTTEN = "Future exception was never retrieved"
+_RESET = "Resetting connection with an active transaction"
 
 _DRIVER_ERRORS = (
     OSError,
@@ -41,6 +45,19 @@ def is_away(error: BaseException) -> bool:
         return "clos" in str(error) or (error.__context__ is not None and is_away(error.__context__))
     # OSError contains ConnectionError and TimeoutError.
     return isinstance(error, (OSError, asyncpg.InternalClientError, PoolTimeoutError))
+
+
+def is_echo(context: Mapping[str, Any]) -> bool:
+    """Whether what an event loop complains of is an error that a caller has been told already.
+
+    A COPY whose connection breaks raises at once, and asyncpg leaves the future of the statement behind: it gets the
+    same error, and nobody asks for it. And when the server has ended the session, the rollback fails, and the pool
+    finds a transaction open: ours end with their block, so there is no other way to that.
+    """
+    message = str(context.get("message"))
+    if message == _FORGOTTEN:
+        return isinstance(context.get("exception"), asyncpg.ConnectionDoesNotExistError)
+    return message.startswith(_RESET)
 
 
 @contextmanager

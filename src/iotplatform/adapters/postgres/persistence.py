@@ -15,8 +15,9 @@ from typing import Final, Self
 import asyncpg
 import msgspec
 
-from iotplatform.adapters.postgres.connection import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, state_of
+from iotplatform.adapters.postgres.connection import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, session_settings, state_of
 from iotplatform.adapters.postgres.errors import translated
+from iotplatform.adapters.postgres.frozen import APPLICATION_NAME
 from iotplatform.adapters.postgres.gaps import record_gaps
 from iotplatform.adapters.postgres.lanes import load_lanes
 from iotplatform.adapters.postgres.reading_rows import (
@@ -33,7 +34,6 @@ from iotplatform.errors import PlatformError
 from iotplatform.observability.instruments import PoolState
 
 POOL_SIZE: Final = 3
-FROZEN_AFTER_MS: Final = 5_000
 MAX_KNOWN_SERIES: Final = 500_000
 # Between two turns of the event loop: some 4 ms.
 SLICE: Final = 4_000
@@ -141,8 +141,7 @@ class ReadingStore:
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
                 init=_prepare,
-                # A process that freezes between two statements would keep its partitions locked for whoever takes over.
-                server_settings={"idle_in_transaction_session_timeout": f"{FROZEN_AFTER_MS}"},
+                server_settings=session_settings() | {"application_name": APPLICATION_NAME},
             )
         return cls(pool)
 

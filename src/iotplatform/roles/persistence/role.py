@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from iotplatform.roles.persistence.alarms import AlarmWriter
+from iotplatform.roles.persistence.frozen import end_frozen_sessions_again_and_again
 from iotplatform.roles.persistence.maintenance import Maintenance
 from iotplatform.roles.persistence.readings import ReadingWriter
 from iotplatform.runtime.membership import Membership
@@ -17,12 +19,18 @@ class PersistenceRole:
     name = "persistence"
 
     def __init__(
-        self, readings: ReadingWriter, alarms: AlarmWriter, maintenance: Maintenance, membership: Membership
+        self,
+        readings: ReadingWriter,
+        alarms: AlarmWriter,
+        maintenance: Maintenance,
+        membership: Membership,
+        end_frozen_sessions: Callable[[], Awaitable[int]],
     ) -> None:
         self.readings = readings
         self.alarms = alarms
         self._maintenance = maintenance
         self._membership = membership
+        self._end_frozen_sessions = end_frozen_sessions
         self._tasks = Tasks(self.name)
 
     async def start(self) -> None:
@@ -33,6 +41,7 @@ class PersistenceRole:
         self._tasks.start(self.readings.wait(), "readings")
         self._tasks.start(self.alarms.wait(), "alarms")
         self._tasks.start(self._maintenance.run(), "maintenance")
+        self._tasks.start(end_frozen_sessions_again_and_again(self._end_frozen_sessions), "frozen sessions")
 
     async def wait(self) -> None:
         await self._tasks.wait()
