@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -120,6 +121,10 @@ async def test_a_process_with_one_role_is_watched_like_any_other(platform: Platf
             for path in ("/livez", "/readyz", "/metrics", "/schema/openapi.json"):
                 assert (await operations.get(path)).status_code == 200, path
             assert (await operations.get("/elsewhere")).headers["Content-Type"] == "application/problem+json"
+        for number, level in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, "info")):
+            before = len(single.lines)
+            single.process.send_signal(number)
+            assert (await single.log("log.level_changed", after=before))["log_level"] == level
     finally:
         assert await single.stop() == 0
 
