@@ -118,7 +118,7 @@ async def assemble(
 
     if "persistence" in names:
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
-        store = await open_block_store(resources.urls.postgres, resources.telemetry, stack)
+        store = await open_block_store(resources.urls.postgres, resources.telemetry, metrics, stack)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
         reading_parts = ReadingParts(
@@ -195,7 +195,7 @@ async def assemble(
             delete_device=_device_remover(resources).delete,
             limits=settings.limits,
             limit_books=limit_books,
-            queries=await _telemetry_queries(settings, resources, stack),
+            queries=await _telemetry_queries(settings, resources, metrics, stack),
             query_slots=QuerySlots(settings.query.per_organization),
             query_limits=settings.query,
             vault=sending.vault,
@@ -206,17 +206,20 @@ async def assemble(
         role = ManagementRole(resources.database)
         resources.changes.register(role.changed)
         made.roles.append(role)
-        made.apps["management"] = management_app(routes(context), host_rules(settings, settings.management.host))
+        made.apps["management"] = management_app(
+            routes(context), host_rules(settings, settings.management.host), metrics
+        )
     return made
 
 
 async def _telemetry_queries(
-    settings: Settings, resources: Resources, stack: AsyncExitStack
+    settings: Settings, resources: Resources, metrics: Metrics, stack: AsyncExitStack
 ) -> TelemetryQueries | None:
     if settings.influx.url is not None:
         return None
     queries = await TelemetryQueries.open(resources.database.url, settings.query.connections)
     stack.callback(queries.close)
+    metrics.watch_pool("postgres_queries", queries.pool_state)
     return queries
 
 

@@ -21,7 +21,8 @@ from iotplatform.domain.limit import Limits, rate_faults
 from iotplatform.domain.querying.query import QueryLimits
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
 from iotplatform.errors import ConfigError
-from iotplatform.observability.logs import Format, Level
+from iotplatform.observability.log_level import Level
+from iotplatform.observability.logs import Format
 
 RoleName = Literal["management", "ingest", "analysis", "notification", "persistence"]
 ROLES: Final[tuple[RoleName, ...]] = ("management", "ingest", "analysis", "notification", "persistence")
