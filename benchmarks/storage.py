@@ -28,6 +28,7 @@ from iotplatform.adapters.postgres.persistence import PartitionWork
 from iotplatform.app.telemetry import open_block_store, open_telemetry
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.telemetry import Entry
+from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.stores import BlockStore
 
 START_US = 1_700_000_000_000_000
@@ -71,7 +72,7 @@ async def store(blocks: BlockStore, epoch: int, work: list[list[list[Entry]]]) -
 
 async def measure_postgres(url: str, database: Database, stack: AsyncExitStack, work: list[list[list[Entry]]]) -> None:
     telemetry = await open_telemetry(None, database, Directory(database), stack)
-    blocks = await open_block_store(url, telemetry, stack)
+    blocks = await open_block_store(url, telemetry, Metrics(), stack)
     took = await store(blocks, await make(database), work)
     count = await database.pool.fetchval("SELECT count(*) FROM readings")
     heap, everything = await database.pool.fetchrow(
@@ -102,7 +103,7 @@ async def measure_influx(
                     await asyncio.sleep(0.1)
         settings = InfluxSettings(at, "bench", api="v1")
         telemetry = await open_telemetry(settings, database, Directory(database), stack)
-        blocks = await open_block_store(url, telemetry, stack)
+        blocks = await open_block_store(url, telemetry, Metrics(), stack)
         took = await store(blocks, await make(database), work)
     finally:
         server.terminate()  # what is in its memory goes to its files

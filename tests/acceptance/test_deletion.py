@@ -90,7 +90,7 @@ async def traces_of(platform: Platform, epoch: int, organization: str) -> list[s
         await redis.aclose()
     client = await nats.connect(platform.urls["nats"])
     try:
-        for stream in (f"ORG_{organization}", "NOTIFICATIONS", "DEADLETTER"):
+        for stream in (f"ORG_{organization}", "NOTIFICATIONS", f"LETTERS_{organization}"):
             message = await client.request(f"$JS.API.STREAM.INFO.{stream}", b'{"subjects_filter": ">"}')
             state = json.loads(message.data).get("state", {})
             found += [

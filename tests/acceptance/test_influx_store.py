@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.compose_stack import filled_in, panels
 from tests.support.influx import InfluxServer, require_influxd
 from tests.support.platform import Platform, eventually
 
@@ -161,3 +162,22 @@ async def test_what_influxdb_refuses_is_dead_lettered_and_nothing_else(influx: I
         assert await platform.stop() == 0, platform.tail()
     finally:
         await platform.kill()
+
+
+async def test_the_panels_of_the_dashboards_find_their_readings(influx: InfluxServer, tmp_path: Path) -> None:
+    platform = await Platform.start(tmp_path / "data", influx__url=influx.url, **SETTINGS)
+    try:
+        async with platform.client() as management, platform.client("ingest") as ingest:
+            await management.post("/organizations", json={"id": "boards", "name": "Boards"})
+            body = {"organization_id": "boards", "device_id": "press", "values": {"temp1": 21.5, "door": True}}
+            assert (await ingest.post("/ingest", json=body)).status_code == 202
+            await balanced(management, "boards", 2)
+        asked = panels("influxdb")
+        assert len(asked) >= 4
+        for _, panel, target in asked:
+            query = filled_in(target["query"], organization="boards", device="press")
+            (result,) = await influx.query(query, database="plant")
+            values = [value for series in result.get("series", []) for row in series["values"] for value in row[1:]]
+            assert any(values), (panel["title"], query)
+    finally:
+        assert await platform.stop() == 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.influx import require_program
 from tests.support.platform import Platform
 
 PROMISED = {
@@ -22,11 +25,29 @@ PROMISED = {
     "iotplatform_ingest_request_seconds": "histogram",
     "iotplatform_reading_to_stored_seconds": "histogram",
     "iotplatform_breach_to_notification_seconds": "histogram",
+    "iotplatform_consumer_pending_messages": "gauge",
+    "iotplatform_consumer_unacknowledged_messages": "gauge",
+    "iotplatform_pool_connections": "gauge",
+    "iotplatform_queue_depth": "gauge",
+    "iotplatform_queue_limit": "gauge",
+    "iotplatform_event_loop_lag_seconds": "gauge",
+    "iotplatform_event_loop_delay_seconds": "histogram",
+    "iotplatform_stream_ack_seconds": "histogram",
+    "iotplatform_commit_seconds": "histogram",
+    "iotplatform_delivery_attempt_seconds": "histogram",
+    "iotplatform_management_request_seconds": "histogram",
+    "iotplatform_server_up": "gauge",
+    "iotplatform_jetstream_storage_bytes": "gauge",
+    "iotplatform_stream_bytes": "gauge",
+    "iotplatform_postgres_connections": "gauge",
+    "iotplatform_postgres_transactions": "counter",
+    "iotplatform_redis_memory_bytes": "gauge",
+    "iotplatform_deliveries_waiting": "gauge",
+    "iotplatform_embedded_restarts": "counter",
+    "iotplatform_build_info": "gauge",
+    "process_start_time_seconds": "gauge",
 }
 READING = {"organization_id": "metrics", "device_id": "m", "sensor_name": "temp", "value": 99.0}
-
-
-LABELS = {"role", "reason", "severity", "channel", "outcome", "action", "le", "scope", "counted", "answered_by"}
 
 
 async def test_metrics_tell_what_happened(platform: Platform) -> None:
@@ -42,6 +63,9 @@ async def test_metrics_tell_what_happened(platform: Platform) -> None:
     async with platform.client("operations") as operations:
         text = (await operations.get("/metrics")).text
     families = {family.name: family for family in text_string_to_metric_families(text)}
+    promtool = require_program("promtool", "prometheus")
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
     assert {name: families[name].type for name in PROMISED if name in families} == {
         name: kind
@@ -76,6 +100,13 @@ async def test_metrics_tell_what_happened(platform: Platform) -> None:
                 "version",
                 "state",
                 "kind",
+                "status",
+                "pool",
+                "queue",
+                "server",
+                "stream",
+                "source",
+                "listener",
             }
             assert labels <= known, name
 
@@ -90,6 +121,10 @@ async def test_a_process_with_one_role_is_watched_like_any_other(platform: Platf
             for path in ("/livez", "/readyz", "/metrics", "/schema/openapi.json"):
                 assert (await operations.get(path)).status_code == 200, path
             assert (await operations.get("/elsewhere")).headers["Content-Type"] == "application/problem+json"
+        for number, level in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, "info")):
+            before = len(single.lines)
+            single.process.send_signal(number)
+            assert (await single.log("log.level_changed", after=before))["log_level"] == level
     finally:
         assert await single.stop() == 0
 

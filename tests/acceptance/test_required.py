@@ -52,6 +52,24 @@ async def ingest(required: Platform) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+async def test_no_line_holds_a_credential(required: Platform, management: httpx.AsyncClient) -> None:
+    """Of the platform's own, and of those that it has given to people, programs and devices."""
+    device = await make_device(management)
+    bad = {"Authorization": f"Bearer {device['token']}x"}
+    async with required.client() as client:
+        assert (await client.get("/me", headers=bad)).status_code == 401
+    given = [PASSWORD, device["token"], management.headers["Authorization"].removeprefix("Bearer ")]
+    made = [
+        line
+        for file in (required.data_dir / "secrets").iterdir()
+        for line in file.read_text().splitlines()
+        if len(line) >= 16 and not line.startswith("-----")
+    ]
+    assert made
+    said = "".join(map(str, required.lines))
+    assert [secret for secret in (*given, *made) if secret in said] == []
+
+
 async def make_device(management: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     made = await management.post("/organizations/own/devices", json={"name": "D", **body})
     assert made.status_code == 201, made.text

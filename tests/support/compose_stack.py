@@ -36,6 +36,8 @@ from tests.support.compose import REPOSITORY, environment_of, image_environment,
 WITHIN_S = 60.0
 INGEST = "http://localhost:8080/ingest"
 NAMES = ("app", "nats", "postgres", "redis", "mail", "prometheus", "localhost")
+# Of a stack in which everything gets through.
+MAY_BE_EMPTY = {"Notifications that did not get through"}
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
@@ -146,6 +148,12 @@ class Stack:
             )
 
         until(make_database, "postgres")
+        script = mounted(self._services["postgres"], "/docker-entrypoint-initdb.d/grafana.sql")
+        subprocess.run(
+            [*psql[:5], "-d", environment["POSTGRES_DB"], "-v", "ON_ERROR_STOP=1", "-qf", str(script)],
+            check=True,
+            env={"PGPASSWORD": password.read_text()},
+        )
 
     def platform(self, *arguments: str, service: str) -> subprocess.Popen[bytes]:
         environment = image_environment() | environment_of(self._services[service])
@@ -215,13 +223,58 @@ def walk(outcomes: dict[str, str]) -> None:
 def ask_prometheus() -> dict[str, list[str]]:
     """For every dashboard the panels whose queries return nothing."""
     empty: dict[str, list[str]] = {}
-    for file in sorted((REPOSITORY / "config/grafana/dashboards").glob("*.json")):
-        empty[file.stem] = []
-        for panel in json.loads(file.read_text())["panels"]:
-            for target in panel["targets"]:
-                if target["datasource"]["type"] == "prometheus" and not has_data(target["expr"]):
-                    empty[file.stem].append(f"{panel['title']}: {target['expr']}")
+    for file, panel, target in panels("prometheus"):
+        found = empty.setdefault(file.stem, [])
+        if not has_data(filled_in(target["expr"])):
+            found.append(f"{panel['title']}: {target['expr']}")
     return empty
+
+
+def ask_postgresql() -> dict[str, str]:
+    """What is wrong with each panel that asks it, as the role that Grafana has."""
+    wrong: dict[str, str] = {}
+    password = environment_of(load()["services"]["grafana"])["GF_POSTGRES_PASSWORD"]
+    psql = [str(find_postgres().bin / "psql"), "-h", "postgres", "-U", "grafana", "-d", "iotplatform", "-At", "-c"]
+    for file, panel, target in panels("grafana-postgresql-datasource"):
+        ran = subprocess.run(
+            [*psql, filled_in(target["rawSql"])],
+            env={"PGPASSWORD": password},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            wrong[f"{file.stem}: {panel['title']}"] = ran.stderr
+        elif not ran.stdout.strip() and panel["title"] not in MAY_BE_EMPTY:
+            wrong[f"{file.stem}: {panel['title']}"] = "no rows"
+    refused = subprocess.run(
+        [*psql, "DELETE FROM organizations"], env={"PGPASSWORD": password}, capture_output=True, check=False
+    )
+    if not refused.returncode:
+        wrong["the role"] = "may delete"
+    return wrong
+
+
+def panels(kind: str) -> list[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """Every target of that kind of data source, with its file and its panel."""
+    return [
+        (file, panel, target)
+        for file in sorted((REPOSITORY / "config/grafana/dashboards").glob("*.json"))
+        for panel in json.loads(file.read_text())["panels"]
+        for target in panel["targets"]
+        if target["datasource"]["type"] == kind
+    ]
+
+
+def filled_in(query: str, organization: str = "orgA", device: str = "machine-124") -> str:
+    """As Grafana fills in variables and macros."""
+    for variable, value in (("organization", organization), ("device", device)):
+        query = query.replace(f"${{{variable}:sqlstring}}", f"'{value}'").replace(f"${variable}", value)
+    query = re.sub(r"\$__timeGroupAlias\(([\w.]+), '5m'\)", r"date_bin('5 minutes', \1, 'epoch') AS time", query)
+    query = re.sub(r"\$__timeFilter\(([\w.]+)\)", r"\1 > now() - interval '1 hour'", query)
+    query = query.replace("$timeFilter", "time > now() - 1h").replace("$__interval", "1m")
+    assert "$" not in query, query
+    return query
 
 
 def has_data(expression: str) -> bool:
@@ -233,7 +286,7 @@ def scraped_under_load(scrapes: int) -> None:
     """Until Prometheus has seen so much of a platform that takes readings, and refuses some."""
 
     def check() -> None:
-        post(INGEST, reading(20.0))
+        post(INGEST, reading(94.0))
         with contextlib.suppress(urllib.error.HTTPError):
             post(INGEST, {"organization_id": "orgA"})
         query = urllib.parse.urlencode({"query": f'count_over_time(up{{job="iotplatform"}}[5m]) >= {scrapes}'})
@@ -278,6 +331,7 @@ def main() -> None:
         report["mail"] = mails.subjects
         scraped_under_load(3)
         report["empty_panels"] = ask_prometheus()
+        report["wrong_panels"] = ask_postgresql()
         report["up"] = json.loads(get("http://prometheus:9090/api/v1/query?query=up"))["data"]["result"]
     finally:
         report["log"] = stack.log("app")[-4_000:] if (folder / "app.log").exists() else ""

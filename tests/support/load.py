@@ -36,6 +36,10 @@ class Load:
         self._stopping = False
         self._clients: list[asyncio.Task[None]] = []
 
+    def address(self) -> str:
+        """Where the next request goes."""
+        return self.url
+
     async def prepare(self, platform: Platform) -> None:
         async with platform.client() as client:
             for organization, partitions in self.organizations.items():
@@ -90,7 +94,7 @@ class Load:
                     "timestamp": EPOCH_S + self._number,
                 }
                 try:
-                    answer = await client.post(f"{self.url}/ingest", json=reading)
+                    answer = await client.post(f"{self.address()}/ingest", json=reading)
                 except httpx.HTTPError as error:
                     self.statuses[type(error).__name__] += 1
                     self.unknown.add(sent)

@@ -147,6 +147,10 @@ class Platform:
             self.process.send_signal(signal.SIGTERM)
         return await self._ended(within_s)
 
+    async def ended(self, within_s: float = 60.0) -> int:
+        """The exit code of one that was told to stop before."""
+        return await self._ended(within_s)
+
     async def kill(self) -> None:
         if self.process.returncode is None:
             self.process.kill()

@@ -38,7 +38,7 @@ def ingest_role(
         publisher=resources.publisher,
         admission=Admission(TokenLeases(resources.redis), limit_books, metrics),
         directory=resources.directory,
-        dead_letters=DeadLetters(resources.connection, resources.publisher),
+        dead_letters=DeadLetters(resources.connection, resources.publisher, resources.streams),
         counters=resources.counters,
         metrics=metrics,
         registry=registry,

@@ -10,6 +10,7 @@ from typing import Final
 from iotplatform.app.resources import Resources
 from iotplatform.app.settings import RoleName
 from iotplatform.errors import PlatformError
+from iotplatform.observability.instruments import Histogram
 
 CHECK_TIMEOUT_S: Final = 1.0
 LAG_EVERY_S: Final = 0.5
@@ -50,9 +51,10 @@ class Health:
         return True
 
 
-async def loop_lag(health: Health) -> None:
+async def loop_lag(health: Health, delays: Histogram) -> None:
     """Measure how late the event loop wakes up, until cancelled."""
     while True:
         began = time.perf_counter()
         await asyncio.sleep(LAG_EVERY_S)
         health.loop_lag_s = max(0.0, time.perf_counter() - began - LAG_EVERY_S)
+        delays.record(health.loop_lag_s)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 import structlog
 
-from iotplatform import __version__
 from iotplatform.adapters.embedded import DataDirectory
+from iotplatform.app.foreign_certificate import ForeignCertificate
+from iotplatform.app.gauges import add_gauges
 from iotplatform.app.health import Health, loop_lag
 from iotplatform.app.http.apps import operations_app
 from iotplatform.app.http.certificate import Certificate, CertificateFiles
@@ -22,6 +24,7 @@ from iotplatform.app.http.server import HttpServer, bind, url_of
 from iotplatform.app.resources import Resources, open_resources
 from iotplatform.app.roles import Assembly, assemble, configured_keys
 from iotplatform.app.runtime_file import RuntimeFile, remove_runtime_file
+from iotplatform.app.server_watch import ServerWatch
 from iotplatform.app.settings import Listener, RoleName, Settings
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.tasks import Tasks
@@ -76,7 +79,7 @@ class Platform:
             assembly = await assemble(self._roles, self._settings, resources, data, self._metrics, stack)
             self.setup_token = assembly.setup_token
             health = Health(resources, self._roles)
-            self._expose(assembly, health, stack, tasks)
+            self._expose(resources, assembly, health, stack, tasks)
             for role in assembly.roles:
                 await role.start()
                 stack.push_async_callback(role.stop)
@@ -104,6 +107,20 @@ class Platform:
                 stack.callback(end)
             stack.callback(health.stopping)
             await self._until_stopped(tasks)
+            await self._let_balancers_notice(health, server, tasks)
+
+    async def _let_balancers_notice(self, health: Health, server: HttpServer, tasks: Tasks) -> None:
+        """Not ready any more, and still serving whoever has not noticed; being told to stop again ends it."""
+        grace_s = self._settings.operations.grace_s
+        if not grace_s:
+            return
+        health.stopping()
+        server.leave()
+        log.info("platform.leaving", grace_s=grace_s)
+        self._stop.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._until_stopped(tasks)
 
     async def _until_stopped(self, tasks: Tasks) -> None:
         stopped = asyncio.get_running_loop().create_task(self._stop.wait(), name="platform.stop")  # owned here
@@ -128,61 +145,31 @@ class Platform:
             stack.callback(sockets[name].close)
         return sockets
 
-    def _expose(self, assembly: Assembly, health: Health, stack: AsyncExitStack, tasks: Tasks) -> None:
-        def lag_messages() -> dict[tuple[str, ...], float]:
-            lags: dict[tuple[str, ...], float] = {}
-            for readers in assembly.readers:
-                lags[readers.role,] = lags.get((readers.role,), 0.0) + readers.lag_messages()
-            return lags
-
-        def lag_seconds() -> dict[tuple[str, ...], float]:
-            lags: dict[tuple[str, ...], float] = {}
-            for readers in assembly.readers:
-                lags[readers.role,] = max(lags.get((readers.role,), 0.0), readers.lag_seconds())
-            return lags
-
-        def held() -> dict[tuple[str, ...], float]:
-            return {(shares.role,): float(shares.held) for shares in assembly.shares}
-
-        metrics = self._metrics
-        metrics.add_gauge(
-            "partitions_held", "Partitions (for notification: 1 or 0) that this process reads", ("role",), held
+    def _expose(
+        self, resources: Resources, assembly: Assembly, health: Health, stack: AsyncExitStack, tasks: Tasks
+    ) -> None:
+        nats_certificate = self._certificate_of_nats(resources)
+        if nats_certificate is not None:
+            tasks.start(nats_certificate.watch(), "nats_certificate")
+        add_gauges(
+            self._metrics,
+            self._settings,
+            self._roles,
+            resources,
+            assembly,
+            health,
+            self._certificate,
+            nats_certificate,
         )
-        metrics.add_gauge("consumer_lag_messages", "Messages a role has not handled yet", ("role",), lag_messages)
-        metrics.add_gauge(
-            "consumer_lag_seconds", "Age of the oldest message held and unhandled", ("role",), lag_seconds
-        )
-        metrics.add_gauge(
-            "event_loop_lag_seconds", "How late the event loop woke up", (), lambda: {(): health.loop_lag_s}
-        )
-        metrics.add_gauge(
-            "up", "Roles that this process hosts", ("role",), lambda: {(role,): 1.0 for role in self._roles}
-        )
-        if (certificate := self._certificate) is not None:
-            metrics.add_gauge(
-                "certificate_expiry_seconds",
-                "Until the certificate of the HTTP ports ends; below 0 it has ended",
-                (),
-                lambda: {(): certificate.ends_in_s},
-            )
-            metrics.add_gauge(
-                "certificate_refusals",
-                "Times that changed files of the certificate could not be used",
-                (),
-                lambda: {(): float(certificate.refusals)},
-            )
-        metrics.add_gauge("build_info", "1, and the version as a label", ("version",), lambda: {(__version__,): 1.0})
-        metrics.add_gauge(
-            "data_disk_bytes", "Of the disk that has the data directory", ("state",), lambda: _disk(self._settings)
-        )
-        metrics.expose()
-        stack.callback(metrics.close)
-        tasks.start(loop_lag(health), "loop_lag")
+        self._metrics.expose()
+        stack.callback(self._metrics.close)
+        tasks.start(loop_lag(health, self._metrics.event_loop_delay), "loop_lag")
+        if "persistence" in self._roles:
+            tasks.start(ServerWatch(resources, self._metrics).run(), "servers")
 
-
-def _disk(settings: Settings) -> dict[tuple[str, ...], float]:
-    usage = shutil.disk_usage(settings.data_path)
-    return {("free",): float(usage.free), ("total",): float(usage.total)}
+    def _certificate_of_nats(self, resources: Resources) -> ForeignCertificate | None:
+        file = self._settings.embedded.tls_cert
+        return ForeignCertificate(Path(file)) if file and resources.urls.mqtt is not None else None
 
 
 async def _drain(server: HttpServer, serving: asyncio.Task[None]) -> None:

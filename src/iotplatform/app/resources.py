@@ -116,7 +116,11 @@ async def open_resources(
     redis = RedisConnection(urls.redis)
     stack.push_async_callback(redis.close)
     counters = Counters(redis)
-    limits = StreamLimits(replicas=settings.nats.replicas, organization_max_bytes=settings.streams.max_bytes)
+    limits = StreamLimits(
+        replicas=settings.nats.replicas,
+        organization_max_bytes=settings.streams.max_bytes,
+        dead_letters_max_bytes=settings.streams.dead_letters_max_bytes,
+    )
     streams = Streams(JetStreamApi(connection), limits)
 
     database, _, _ = await asyncio.gather(

@@ -114,7 +114,7 @@ async def assemble(
     """In the order in which they start: what stores before what sends."""
     made = Assembly()
     connection, directory = resources.connection, resources.directory
-    dead_letters = DeadLetters(connection, resources.publisher)
+    dead_letters = DeadLetters(connection, resources.publisher, resources.streams)
     authenticator = Authenticator(Verifier(directory.public_key, directory.token_is_live), directory.credentials)
     latest = LatestValues(resources.redis)
     limit_books = await _limit_books(settings, resources)
@@ -125,7 +125,7 @@ async def assemble(
 
     if "persistence" in names:
         assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
-        store = await open_block_store(resources.urls.postgres, resources.telemetry, stack)
+        store = await open_block_store(resources.urls.postgres, resources.telemetry, metrics, stack)
         suspects = Suspects(PartitionTries(resources.database), one_suspect)
         membership = membership_of("persistence", resources, data)
         reading_parts = ReadingParts(
@@ -202,7 +202,7 @@ async def assemble(
             delete_device=_device_remover(resources).delete,
             limits=settings.limits,
             limit_books=limit_books,
-            queries=await _telemetry_queries(settings, resources, stack),
+            queries=await _telemetry_queries(settings, resources, metrics, stack),
             query_slots=QuerySlots(settings.query.per_organization),
             query_limits=settings.query,
             vault=sending.vault,
@@ -211,25 +211,28 @@ async def assemble(
             test_turns=TestTurns(),
             live=LiveStreams(Tails(connection), settings.live),
         )
-        _add_management(made, settings, resources, context)
+        _add_management(made, settings, resources, context, metrics)
     return made
 
 
-def _add_management(made: Assembly, settings: Settings, resources: Resources, context: ManagementContext) -> None:
+def _add_management(
+    made: Assembly, settings: Settings, resources: Resources, context: ManagementContext, metrics: Metrics
+) -> None:
     role = ManagementRole(resources.database, context.live.tails)
     resources.changes.register(role.changed)
     made.roles.append(role)
     made.endings.append(context.live.end)
-    made.apps["management"] = management_app(routes(context), host_rules(settings, settings.management.host))
+    made.apps["management"] = management_app(routes(context), host_rules(settings, settings.management.host), metrics)
 
 
 async def _telemetry_queries(
-    settings: Settings, resources: Resources, stack: AsyncExitStack
+    settings: Settings, resources: Resources, metrics: Metrics, stack: AsyncExitStack
 ) -> TelemetryQueries | None:
     if settings.influx.url is not None:
         return None
     queries = await TelemetryQueries.open(resources.database.url, settings.query.connections)
     stack.callback(queries.close)
+    metrics.watch_pool("postgres_queries", queries.pool_state)
     return queries
 
 

@@ -22,7 +22,8 @@ from iotplatform.domain.live import LiveLimits
 from iotplatform.domain.querying.query import QueryLimits
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
 from iotplatform.errors import ConfigError
-from iotplatform.observability.logs import Format, Level
+from iotplatform.observability.log_level import Level
+from iotplatform.observability.logs import Format
 
 RoleName = Literal["management", "ingest", "analysis", "notification", "persistence"]
 ROLES: Final[tuple[RoleName, ...]] = ("management", "ingest", "analysis", "notification", "persistence")
@@ -56,6 +57,7 @@ class Management(Listener, frozen=True):
 
 class Operations(Listener, frozen=True):
     port: Port = 9464
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 0
 
 
 class Nats(Section, frozen=True):
@@ -71,6 +73,8 @@ class Server(Section, frozen=True):
 class Streams(Section, frozen=True):
     keep_s: Annotated[float, msgspec.Meta(ge=0, le=_CENTURY_S)] = 3_600
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=(1 << 63) - 1)] = 1 << 30
+    # It must hold the largest letter, which is as large as a message may be.
+    dead_letters_max_bytes: Annotated[int, msgspec.Meta(ge=16 << 20, le=(1 << 63) - 1)] = 128 << 20
 
 
 class Embedded(Section, frozen=True):

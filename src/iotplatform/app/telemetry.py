@@ -17,6 +17,7 @@ from iotplatform.adapters.postgres.series import page
 from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import Unavailable
+from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.stores import BlockStore, OutsideStore, ReadingSink
 
 log = structlog.get_logger()
@@ -59,9 +60,10 @@ async def open_telemetry(
     return Telemetry(store, (postgres,), store)
 
 
-async def open_block_store(url: str, telemetry: Telemetry, stack: AsyncExitStack) -> BlockStore:
+async def open_block_store(url: str, telemetry: Telemetry, metrics: Metrics, stack: AsyncExitStack) -> BlockStore:
     """What persistence commits to: positions and counts are PostgreSQL's, wherever the readings go."""
     ledger = await ReadingStore.open(url)
+    metrics.watch_pool("postgres_readings", ledger.pool_state)
     stack.push_async_callback(ledger.close)
     return OutsideStore(telemetry.sink, ledger) if telemetry.sink else ledger
 

@@ -20,6 +20,7 @@ from iotplatform.app.platform import Platform
 from iotplatform.app.runtime_file import RuntimeFile
 from iotplatform.app.settings import ROLES, RoleName, Settings, parse_roles
 from iotplatform.app.settings_source import load_settings
+from iotplatform.observability.log_level import LogLevel
 from iotplatform.observability.logs import configure
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.tasks import TaskDied
@@ -50,19 +51,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _serve(settings: Settings, roles: frozenset[RoleName]) -> int:
     metrics = Metrics()
-    writer = configure(metrics, format_=settings.log.format, level=settings.log.level)
+    logging = configure(metrics, format_=settings.log.format, level=settings.log.level)
     try:
-        return await _run(settings, roles, metrics)
+        return await _run(settings, roles, metrics, logging.level)
     finally:
-        await asyncio.to_thread(writer.close)
+        await asyncio.to_thread(logging.writer.close)
 
 
-async def _run(settings: Settings, roles: frozenset[RoleName], metrics: Metrics) -> int:
+async def _run(settings: Settings, roles: frozenset[RoleName], metrics: Metrics, log_level: LogLevel) -> int:
     platform = Platform(settings, roles, metrics)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_complain)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, platform.stop)
+    loop.add_signal_handler(signal.SIGUSR1, log_level.say_more)
+    loop.add_signal_handler(signal.SIGUSR2, log_level.reset)
     if platform.reload is not None:
         loop.add_signal_handler(signal.SIGHUP, platform.reload)
 

@@ -22,6 +22,10 @@ class LineWriter:
         self._thread = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        return self._lines.qsize()
+
     def msg(self, line: bytes) -> None:
         try:
             self._lines.put_nowait(line)

@@ -7,20 +7,22 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from iotplatform.observability.log_writer import LineWriter
+from iotplatform.observability.instruments import QueueState
+from iotplatform.observability.log_level import Level, LogLevel
+from iotplatform.observability.log_writer import MAX_LINES, LineWriter
 from iotplatform.observability.metrics import Metrics
+from iotplatform.observability.secrecy import hide_secrets
 
 LINES_PER_SECOND: Final = 50
 BURST: Final = 200
 
 Format = Literal["json", "console"]
-Level = Literal["debug", "info", "warning", "error"]
 
 
 class RateLimit:
@@ -64,10 +66,10 @@ def _shape(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 def _render_json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
     try:
-        return msgspec.json.encode(event, enc_hook=str)
+        return hide_secrets(msgspec.json.encode(event, enc_hook=str))
     except (ValueError, OverflowError, TypeError, RecursionError):
         # Text that is no Unicode, a number beyond 64 bits: a log line must never be what fails.
-        return json.dumps({key: str(value) for key, value in event.items()}).encode()
+        return hide_secrets(json.dumps({key: str(value) for key, value in event.items()}).encode())
 
 
 def _render_console(_: WrappedLogger, __: str, event: EventDict) -> bytes:
@@ -79,7 +81,7 @@ def _render_console(_: WrappedLogger, __: str, event: EventDict) -> bytes:
     for block in (mail, trace):
         if block:
             line += "\n" + "\n".join(f"    {part}" for part in str(block).splitlines())
-    return line.encode("utf-8", "backslashreplace")
+    return hide_secrets(line.encode("utf-8", "backslashreplace"))
 
 
 class _ForeignRecords(logging.Handler):
@@ -106,14 +108,21 @@ def configure_quiet() -> None:
     )
 
 
-def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> LineWriter:
-    """Set up logging for the process; `format_` None means console on a terminal, else JSON.
+class Logging(NamedTuple):
+    """`writer` is to be closed at the end, so that the last lines get out."""
 
-    The writer that is returned is to be closed at the end, so that the last lines get out.
-    """
+    writer: LineWriter
+    level: LogLevel
+
+
+def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> Logging:
+    """Set up logging for the process; `format_` None means console on a terminal, else JSON."""
     writer = LineWriter(sys.stdout.buffer, lambda: metrics.log_lines_left_out.add(1, "unread"))
+    metrics.watch_queue("log_lines", lambda: QueueState(writer.waiting, MAX_LINES))
     chosen = format_ or ("console" if sys.stdout.isatty() else "json")
+    log_level = LogLevel(level)
     processors: list[Processor] = [
+        log_level,
         RateLimit(metrics),
         structlog.contextvars.merge_contextvars,
         structlog.processors.format_exc_info,
@@ -122,10 +131,11 @@ def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> Line
     ]
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        # The level is looked at by each line: loggers that exist follow when it changes.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_ForeignRecords()], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
-    return writer
+    return Logging(writer, log_level)

@@ -7,12 +7,10 @@ OpenTelemetry has no observable histogram.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.core import HistogramMetricFamily
@@ -20,102 +18,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
 
+from iotplatform.observability.instruments import Counter, Gauge, Histogram, Level, PoolState, QueueState, Values
+from iotplatform.observability.server_metrics import ServerMetrics
+
 PREFIX: Final = "iotplatform_"
-LATENCY_BUCKETS_S: Final = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-)  # fmt: skip
+COMMITTING_ROLES: Final = ("analysis", "notification", "persistence")
 
 _SEVERITIES: Final = [(severity,) for severity in ("critical", "major", "minor", "warning", "info")]
-
-
-class Counter:
-    """A number that only grows, one for each combination of label values.
-
-    Those of `known` are there from the start: what first appears with its first event has no rate.
-    """
-
-    __slots__ = ("description", "labels", "name", "values")
-
-    def __init__(
-        self, name: str, description: str, labels: tuple[str, ...] = (), known: Iterable[tuple[str, ...]] = ()
-    ) -> None:
-        self.name = name
-        self.description = description
-        self.labels = labels
-        self.values: dict[tuple[str, ...], int] = dict.fromkeys(known, 0) if labels else {(): 0}
-
-    def add(self, amount: int = 1, *label_values: str) -> None:
-        self.values[label_values] = self.values.get(label_values, 0) + amount
-
-    @property
-    def total(self) -> int:
-        return sum(self.values.values())
-
-    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [
-            Observation(value, dict(zip(self.labels, key, strict=True))) for key, value in list(self.values.items())
-        ]
-
-
-class Level:
-    """What was found last by somebody who looks from time to time: one value for each combination of label values."""
-
-    __slots__ = ("description", "labels", "name", "values")
-
-    def __init__(self, name: str, description: str, labels: tuple[str, ...]) -> None:
-        self.name = name
-        self.description = description
-        self.labels = labels
-        self.values: dict[tuple[str, ...], float] = {}
-
-    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [
-            Observation(value, dict(zip(self.labels, key, strict=True))) for key, value in list(self.values.items())
-        ]
-
-
-class Histogram:
-    """Counts of durations in seconds by bucket."""
-
-    __slots__ = ("bounds", "counts", "description", "name", "sum")
-
-    def __init__(self, name: str, description: str, bounds: Sequence[float] = LATENCY_BUCKETS_S) -> None:
-        self.name = name
-        self.description = description
-        self.bounds = tuple(bounds)
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.sum = 0.0
-
-    def record(self, seconds: float, times: int = 1) -> None:
-        self.counts[bisect_left(self.bounds, seconds)] += times
-        self.sum += seconds * times
-
-    def family(self) -> PrometheusMetric:
-        family = HistogramMetricFamily(PREFIX + self.name, self.description)
-        buckets: list[tuple[str, float]] = []
-        running = 0
-        for bound, count in zip((*self.bounds, float("inf")), list(self.counts), strict=True):
-            running += count
-            buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(running)))
-        family.add_metric([], buckets, self.sum)
-        return family
-
-
-class Gauge:
-    """A value that is asked for at every scrape: a function from nothing to values by label values."""
-
-    __slots__ = ("description", "labels", "name", "read")
-
-    def __init__(
-        self, name: str, description: str, labels: tuple[str, ...], read: Callable[[], dict[tuple[str, ...], float]]
-    ) -> None:
-        self.name = name
-        self.description = description
-        self.labels = labels
-        self.read = read
-
-    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, dict(zip(self.labels, key, strict=True))) for key, value in self.read().items()]
 
 
 class Metrics(Collector):
@@ -159,14 +68,43 @@ class Metrics(Collector):
         self.breach_to_notification = Histogram(
             "breach_to_notification_seconds", "From the last breach's arrival to the channel's first answer"
         )
+        self.stream_ack = Histogram(
+            "stream_ack_seconds", "From a block's publishing to the stream's acknowledgement, further tries included"
+        )
+        self.commit = {
+            role: Histogram(
+                "commit_seconds", "How long a commit of a role's position with its effect took", labels={"role": role}
+            )
+            for role in COMMITTING_ROLES
+        }
+        self.delivery_attempt = Histogram(
+            "delivery_attempt_seconds", "How long an attempt to deliver a notification took"
+        )
+        self.management_request = Histogram(
+            "management_request_seconds", "From a request's arrival at the management port to its answer's first byte"
+        )
+        self.management_requests = Counter(
+            "management_requests", "Answers of the management port", ("status",), [("2xx",), ("4xx",), ("5xx",)]
+        )
+        self.event_loop_delay = Histogram("event_loop_delay_seconds", "How late the event loop woke up, twice a second")
+        self.servers = ServerMetrics()
         self._gauges: list[Gauge] = []
+        self._pools: dict[str, Callable[[], PoolState]] = {}
+        self._queues: dict[str, Callable[[], QueueState]] = {}
         self._provider: MeterProvider | None = None
 
     def add_gauge(
-        self, name: str, description: str, labels: tuple[str, ...], read: Callable[[], dict[tuple[str, ...], float]]
+        self, name: str, description: str, labels: tuple[str, ...], read: Callable[[], Values], *, grows: bool = False
     ) -> None:
         """Only before `expose`."""
-        self._gauges.append(Gauge(name, description, labels, read))
+        self._gauges.append(Gauge(name, description, labels, read, grows=grows))
+
+    def watch_pool(self, name: str, read: Callable[[], PoolState]) -> None:
+        self._pools[name] = read
+
+    def watch_queue(self, name: str, read: Callable[[], QueueState]) -> None:
+        """Names end in what is counted, such as `lane_bytes`."""
+        self._queues[name] = read
 
     def expose(self) -> None:
         """Register everything with OpenTelemetry and the Prometheus registry. Once in a process."""
@@ -174,22 +112,40 @@ class Metrics(Collector):
             metric_readers=[PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False)]
         )
         meter = self._provider.get_meter("iotplatform")
-        for counter in vars(self).values():
-            if isinstance(counter, Counter):
-                meter.create_observable_counter(
-                    PREFIX + counter.name, callbacks=[counter.observe], description=counter.description
-                )
-        for level in vars(self).values():
-            if isinstance(level, Level):
-                meter.create_observable_gauge(
-                    PREFIX + level.name, callbacks=[level.observe], description=level.description
-                )
-        for gauge in self._gauges:
-            meter.create_observable_gauge(PREFIX + gauge.name, callbacks=[gauge.observe], description=gauge.description)
+        gauges = [
+            Gauge("pool_connections", "Connections of a pool", ("pool", "state"), self._read_pools),
+            Gauge("queue_depth", "What waits in a queue, in what its name ends in", ("queue",), self._read_depths),
+            Gauge("queue_limit", "What may wait in a queue", ("queue",), self._read_limits),
+            *self._gauges,
+        ]
+        for one in (*vars(self).values(), *self.servers.levels(), *gauges):
+            if isinstance(one, Counter) or (isinstance(one, Level | Gauge) and one.grows):
+                meter.create_observable_counter(PREFIX + one.name, callbacks=[one.observe], description=one.description)
+            elif isinstance(one, Level | Gauge):
+                meter.create_observable_gauge(PREFIX + one.name, callbacks=[one.observe], description=one.description)
         REGISTRY.register(self)
 
     def collect(self) -> Iterable[PrometheusMetric]:
-        return [item.family() for item in vars(self).values() if isinstance(item, Histogram)]
+        families: dict[str, HistogramMetricFamily] = {}
+        for one in (*vars(self).values(), *self.commit.values()):
+            if isinstance(one, Histogram):
+                if one.name not in families:
+                    families[one.name] = one.family(PREFIX)
+                one.add_to(families[one.name])
+        return families.values()
+
+    def _read_pools(self) -> Values:
+        return {
+            (name, state): float(count)
+            for name, read in self._pools.items()
+            for state, count in read()._asdict().items()
+        }
+
+    def _read_depths(self) -> Values:
+        return {(name,): float(read().depth) for name, read in self._queues.items()}
+
+    def _read_limits(self) -> Values:
+        return {(name,): float(read().most) for name, read in self._queues.items()}
 
     def close(self) -> None:
         if self._provider is not None:

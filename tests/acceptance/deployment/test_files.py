@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from iotplatform.adapters.embedded.programs import find_nats_server
+from iotplatform.observability.log_level import LEVELS
 from tests.support.compose import REPOSITORY, environment_of, load
 
 STRICT = bool(os.environ.get("CI_STRICT"))
@@ -132,7 +133,28 @@ class TestConfigurations:
             target["datasource"]["uid"] for board in boards for panel in board["panels"] for target in panel["targets"]
         }
         assert asked <= known
-        assert len({board["uid"] for board in boards}) == len(boards) >= 5
+        assert len({board["uid"] for board in boards}) == len(boards) >= 8
+
+    def test_labels_of_log_lines_are_bounded(self) -> None:
+        """Role and level, and of these only what the platform has."""
+        promtail = yaml.safe_load((CONFIG / "promtail" / "promtail.yml").read_text())
+        (job,) = promtail["scrape_configs"]
+        (match,) = [stage["match"] for stage in job["pipeline_stages"]]
+        labels = [stage["labels"] for stage in match["stages"] if "labels" in stage]
+        assert labels == [{"level": "level", "role": "role"}]
+        assert {relabel["target_label"] for relabel in job["relabel_configs"]} == {"service"}
+        templates = {
+            stage["template"]["source"]: stage["template"]["template"]
+            for stage in match["stages"]
+            if "template" in stage
+        }
+        known = {source: set(re.findall(r'eq \.Value "(\w+)"', template)) for source, template in templates.items()}
+        assert known == {"role": set(ROLES.values()), "level": {*LEVELS, "critical"}}
+        otherwise = {source: re.search(r"else }}(\w+)", template)[1] for source, template in templates.items()}  # type: ignore[index]
+        assert otherwise == {"role": "platform", "level": "unknown"}
+        alloy = (CONFIG / "alloy" / "config.alloy").read_text()
+        for source, template in templates.items():
+            assert template in alloy.replace('\\"', '"'), source
 
     @pytest.mark.parametrize("file", ["loki/loki.yml", "promtail/promtail.yml"])
     def test_it_is_yaml(self, file: str) -> None:

@@ -63,7 +63,11 @@ def test_prometheus_finds_the_platform_by_its_name(report: dict[str, Any]) -> No
 
 def test_every_panel_of_every_dashboard_shows_something(report: dict[str, Any]) -> None:
     assert report["empty_panels"] == {board: [] for board in report["empty_panels"]}
-    assert {"overview", "ingestion", "pipeline", "alarms"} <= report["empty_panels"].keys()
+    assert {"overview", "ingestion", "pipeline", "alarms", "servers", "organization"} <= report["empty_panels"].keys()
+
+
+def test_panels_that_ask_postgresql_are_answered_to_a_role_that_only_reads(report: dict[str, Any]) -> None:
+    assert report["wrong_panels"] == {}
 
 
 def test_everything_ends_cleanly(report: dict[str, Any]) -> None:

@@ -115,8 +115,8 @@ async def test_letters_that_cannot_be_stored_hold_up_their_own_partition_only(pl
             assert "error" not in answer, answer
             return answer
 
-        config = (await api("STREAM.INFO.DEADLETTER"))["config"]
-        await api("STREAM.DELETE.DEADLETTER")
+        # Somebody else's stream has their subjects, and takes nothing.
+        await api("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["letters.>"], "max_msg_size": 1})
         for name, epoch in zip(bad, epochs, strict=True):
             await client.request(f"readings.{name}.{epoch}.0.http", b"\xc1 garbage", headers=headers_of(1))
             await send(platform, name, 1)
@@ -126,7 +126,7 @@ async def test_letters_that_cannot_be_stored_hold_up_their_own_partition_only(pl
             await stored(platform, "healthy", count)
         for name in bad:
             assert (await ledger_of(platform, name))["stored"] == 0
-        await api("STREAM.CREATE.DEADLETTER", config)
+        await api("STREAM.DELETE.OTHER")
     for name in bad:
         entry = await stored(platform, name, 1)
         assert (entry["accepted"], entry["stored"], entry["dead_lettered"]) == (2, 1, 1)
@@ -142,7 +142,9 @@ async def test_what_was_refused_for_a_while_is_replayed(platform: Platform) -> N
     await send(platform, "acme", 3)
     async with behind_the_back(platform) as client:
         await client.request(f"readings.acme.{epoch}.0.http", b"\xc1 garbage", headers=headers_of(1))
-        # A letter as an older version would have written it, for readings that this one can store.
+        # A letter as an older version has written it, for readings that this one can store.
+        shared = {"name": "DEADLETTER", "subjects": ["deadletter.>"], "allow_direct": True}
+        await client.request("$JS.API.STREAM.CREATE.DEADLETTER", json.dumps(shared).encode())
         payload = json.dumps({"device_id": "late", "sensor_name": "temp", "value": 90.0, "timestamp": 5_000_000})
         letter = {
             "id": "persistence-0-77-0",

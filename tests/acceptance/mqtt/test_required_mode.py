@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import aiomqtt
 import nats
 import pytest
 
-from tests.support.mqtt import Fleet, device, nats_device
+from iotplatform.runtime.strangers import BURST
+from tests.support.mqtt import Fleet, address_of, device, nats_device
 from tests.support.platform import Platform, eventually
 
 PASSWORD = "a long enough passphrase"
@@ -146,6 +148,46 @@ async def test_a_will_reaches_no_further_than_its_device(own, other):
     await cut_off("iot/own/pump/telemetry")
     await stored(own, "pump", "last_words")
     assert "last_words" not in await sensors(other, "pump")
+
+
+# Nobody else in these tests comes from there.
+GUESSING = "127.0.0.9"
+
+
+async def guess(platform, password):
+    """Whether the server has let a client of MQTT in that knows no password."""
+    host, port = address_of(platform)
+    reader, writer = await asyncio.open_connection(host, port, local_addr=(GUESSING, 0))
+    fields = (b"MQTT", b"own:pump", b"pump", password.encode())
+    protocol, *rest = (len(field).to_bytes(2, "big") + field for field in fields)
+    packet = protocol + b"\x04\xc2\x00\x3c" + b"".join(rest)
+    writer.write(b"\x10" + bytes([len(packet)]) + packet)
+    try:
+        return await reader.readexactly(4) == b"\x20\x02\x00\x00"
+    except (asyncio.IncompleteReadError, ConnectionResetError):
+        return False
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def test_guesses_are_slowed_down_and_keep_nobody_out_who_was_in(own):
+    def from_there(name):
+        return own.device(name, bind_address=GUESSING)
+
+    await own.add("new")
+    async with from_there("pump"):
+        pass
+    outcomes = await asyncio.gather(*(guess(own.platform, secrets.token_hex(8)) for _ in range(2 * BURST)))
+    assert not any(outcomes)
+    await own.platform.log("callout.refused", where=lambda line: "too many credentials" in line["detail"])
+    # Only at the doors for credentials: who was let in before is let in, and so is everybody from elsewhere.
+    async with from_there("pump") as pump:
+        await publish(pump, own, "pump", b'{"sensor_name": "meanwhile", "value": 1}')
+    async with own.device("new"):
+        pass
+    await stored(own, "pump", "meanwhile")
 
 
 async def test_a_simulated_device_brings_its_token(own):

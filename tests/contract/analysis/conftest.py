@@ -76,7 +76,7 @@ class Stack:
         self.streams = Streams(self.api, LIMITS)
         self.redis = RedisConnection(urls.redis)
         self.directory = Directory(database)
-        self.dead_letters = DeadLetters(self.connection, self.publisher)
+        self.dead_letters = DeadLetters(self.connection, self.publisher, self.streams)
         self.tasks = Tasks("test")
         self._numbers = itertools.count(1)
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
+import msgspec
 import pytest
 
 from iotplatform.adapters.nats import dead_letters
-from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.nats.api import ApiError
+from iotplatform.adapters.nats.dead_letters import DeadLetters, find_letter
+from iotplatform.adapters.nats.removal import EpochRemover
+from iotplatform.adapters.nats.streams import Streams
 from iotplatform.domain.dead_letter import DeadLetter, LetterFilter, encode_payload
+from iotplatform.domain.removal import Removal
+from tests.contract.nats.conftest import LIMITS
 
 
 def letter(letter_id="persistence-0-1", **changes):
@@ -29,15 +36,23 @@ def letter(letter_id="persistence-0-1", **changes):
 @pytest.fixture
 async def letters(client):
     await client.streams.create_shared()
-    return DeadLetters(client.connection, client.publisher)
+    return DeadLetters(client.connection, client.publisher, client.streams)
 
 
 @pytest.fixture
-def put(letters, organization):
-    async def do(some, role="persistence"):
-        await letters.put(organization.id, organization.epoch, role, some)
+def putter():
+    def into(letters, organization):
+        async def do(some, role="persistence"):
+            await letters.put(organization.id, organization.epoch, role, some)
 
-    return do
+        return do
+
+    return into
+
+
+@pytest.fixture
+def put(putter, letters, organization):
+    return putter(letters, organization)
 
 
 async def everything(letters, organization, limit=100, **wanted):
@@ -137,6 +152,81 @@ async def test_organizations_do_not_see_each_others(client, letters, put, organi
     assert [found.detail for found in await everything(letters, organization)] == ["not a block"]
     assert [found.detail for found in await everything(letters, other)] == ["theirs"]
     await client.streams.delete_organization(other.id)
+
+
+async def test_a_flood_of_one_organization_leaves_what_another_has(client, putter, organization):
+    """Each has its share, and evicts its own oldest when that is full."""
+    small = msgspec.structs.replace(LIMITS, dead_letters_max_bytes=1 << 20)
+    letters = DeadLetters(client.connection, client.publisher, Streams(client.api, small))
+    other = await client.organization()
+    await putter(letters, other)(letter("theirs"))
+    for number in range(50):
+        await putter(letters, organization)(letter(f"a-{number}", payload="x" * 100_000))
+    kept = [found.id for found in await everything(letters, organization)]
+    assert kept == [f"a-{number}" for number in range(50 - len(kept), 50)]
+    assert 5 <= len(kept) <= 10
+    assert [found.id for found in await everything(letters, other)] == ["theirs"]
+    await client.streams.delete_organization(other.id)
+
+
+async def test_who_has_no_letters_has_no_stream_for_them(client, put, organization):
+    """A thousand organizations without letters cost nothing."""
+    name = f"LETTERS_{organization.id}"
+    with pytest.raises(ApiError):
+        await client.api.call(f"STREAM.INFO.{name}")
+    await asyncio.gather(*(put(letter(f"a-{number}")) for number in range(10)))
+    assert (await client.api.call(f"STREAM.INFO.{name}"))["state"]["messages"] == 10
+    await client.streams.delete_organization(organization.id)
+    with pytest.raises(ApiError):
+        await client.api.call(f"STREAM.INFO.{name}")
+
+
+@pytest.fixture
+async def shared(client):
+    """The stream that earlier versions had for everybody's letters."""
+    await client.api.call(
+        "STREAM.CREATE.DEADLETTER", {"name": "DEADLETTER", "subjects": ["deadletter.>"], "allow_direct": True}
+    )
+
+    async def put(organization, *some):
+        for each in some:
+            subject = f"deadletter.{organization.id}.{organization.epoch}.{each.role}"
+            await client.publisher.publish(subject, msgspec.json.encode(each), {}, timeout_s=5)
+
+    yield put
+    await client.api.call("STREAM.DELETE.DEADLETTER")
+
+
+async def test_letters_of_earlier_versions_come_first(client, shared, letters, put, organization, monkeypatch):
+    other = await client.organization()
+    await shared(other, letter("theirs"))
+    await shared(organization, *(letter(f"old-{number}") for number in range(4)))
+    for number in range(3):
+        await put(letter(f"new-{number}", reason="unstorable"))
+    every = ["old-0", "old-1", "old-2", "old-3", "new-0", "new-1", "new-2"]
+    for limit in range(1, 9):
+        pages = await pages_of(letters, organization, limit)
+        assert pages == [every[start : start + limit] for start in range(0, 7, limit)]
+    monkeypatch.setattr(dead_letters, "BATCH_BYTES", 400)
+    monkeypatch.setattr(dead_letters, "READ_BYTES", 500)
+    for reason, wanted in (("unstorable", every[4:]), ("undecodable", every[:4])):
+        pages = await pages_of(letters, organization, 100, LetterFilter(reason=reason))
+        assert [found for page in pages for found in page] == wanted
+    await letters.put(other.id, other.epoch, "persistence", letter("theirs too"))
+    assert [found.id for found in await everything(letters, other)] == ["theirs", "theirs too"]
+    await client.streams.delete_organization(other.id)
+
+
+async def test_letters_of_earlier_versions_are_found_and_removed(client, shared, letters, put, organization):
+    await shared(organization, letter("old"))
+    await put(letter("new"))
+    page = await letters.page(organization, 100, 0, LetterFilter())
+    assert [placed.id for placed in page.letters] == ["old.1", "new.1"]
+    for placed in page.letters:
+        assert await find_letter(client.api, organization, placed.id) == placed
+    assert await find_letter(client.api, organization, "other.1") is None
+    await EpochRemover(client.connection).remove_messages(Removal(organization.id, organization.epoch, 1))
+    assert await everything(letters, organization) == []
 
 
 async def test_many_at_once(letters, put, organization):

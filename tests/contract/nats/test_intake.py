@@ -40,7 +40,7 @@ class Alone:
 
         self.membership = Membership("ingest", name, Roll(beat, leave))
         directory = SimpleNamespace(organizations=lambda: organizations, on_organizations=lambda _: None)
-        self.dead_letters = DeadLetters(client.connection, client.publisher)
+        self.dead_letters = DeadLetters(client.connection, client.publisher, client.streams)
         parts = DoorParts(
             connection=client.connection,
             publisher=client.publisher,

@@ -45,7 +45,7 @@ class Desk:
 
     def __init__(self, client, publisher=None):
         self.client = client
-        self.letters = DeadLetters(client.connection, client.publisher)
+        self.letters = DeadLetters(client.connection, client.publisher, client.streams)
         self.replayer = Replayer(client.connection, publisher or client.publisher, client.metrics)
 
     async def put(self, organization, *letters):
@@ -186,7 +186,7 @@ async def test_a_full_stream_refuses(client, organization, desk):
 
 async def test_ids_of_others_and_of_nobody_are_not_found(client, organization, desk):
     other = await client.organization()
-    theirs = await desk.put(other, letter("a", block(READINGS)))
+    theirs = await desk.put(other, letter("theirs", block(READINGS)))
     (mine,) = await desk.put(organization, letter("a", block(READINGS)))
     place = PlacedLetter.place_of(mine)
     nobodys = [

@@ -107,9 +107,6 @@ async def test_the_shared_streams(client):
     notifications = (await info(client, "NOTIFICATIONS"))["config"]
     assert (notifications["subjects"], notifications["discard"]) == (["notifications.>"], "new")
     assert {"notification", "persistence"} <= set(await consumers(client, "NOTIFICATIONS"))
-    letters = (await info(client, "DEADLETTER"))["config"]
-    assert (letters["subjects"], letters["discard"]) == (["deadletter.>"], "old")
-    assert letters["max_msgs_per_subject"] == 100_000
 
 
 async def test_what_mqtt_keeps_is_ours_to_trim_and_has_bounds(client):

@@ -11,10 +11,14 @@ import uuid
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
+from iotplatform.domain.credentials import API_KEY_PREFIX, SETUP_TOKEN_PREFIX
 from iotplatform.observability import logs
 from iotplatform.observability.logs import BURST, LINES_PER_SECOND, RateLimit
 from iotplatform.observability.metrics import Metrics
+from iotplatform.observability.secrecy import hide_secrets
 
 
 class Output(io.BytesIO):
@@ -42,13 +46,15 @@ def configured(metrics, monkeypatch):
 
     def configure(format_="json", level="info"):
         monkeypatch.setattr(sys, "stdout", output)
-        writers.append(logs.configure(metrics, format_=format_, level=level))
+        made = logs.configure(metrics, format_=format_, level=level)
+        writers.append(made.writer)
         monkeypatch.undo()
 
         def written():
             writers[-1].close()
             return output.getvalue().decode()
 
+        written.level = made.level
         return written
 
     yield configure
@@ -236,3 +242,87 @@ def test_quiet_commands_warn_on_standard_error(configured, monkeypatch):
     log.info("chatter")
     log.warning("nats.unreachable", detail="refused")
     assert re.fullmatch(r"\S+ warning +ingest +nats\.unreachable +detail=refused\n", output.getvalue().decode())
+
+
+class TestLevel:
+    def test_it_changes_for_everybody_while_the_process_runs(self, configured):
+        written = configured()
+        lazy = structlog.get_logger(role="ingest")
+        bound = structlog.get_logger().bind(role="analysis")
+
+        def say(number):
+            lazy.debug(f"lazy.{number}")
+            bound.debug(f"bound.{number}")
+
+        say(1)
+        written.level.say_more()
+        say(2)
+        written.level.reset()
+        say(3)
+        actions = [(entry["action"], entry["level"]) for entry in entries(written())]
+        assert actions == [
+            ("log.level_changed", "info"),
+            ("lazy.2", "debug"),
+            ("bound.2", "debug"),
+            ("log.level_changed", "info"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("level", "steps"), [("error", ["warning", "info", "debug", "debug"]), ("debug", ["debug"])]
+    )
+    def test_each_step_says_more_and_says_so(self, configured, level, steps):
+        written = configured(level=level)
+        for _ in steps:
+            written.level.say_more()
+        written.level.reset()
+        assert written.level.level == level
+        said = [entry["log_level"] for entry in entries(written())]
+        assert said == [*steps, level]
+
+    def test_exceptions_count_as_errors(self, configured):
+        written = configured(level="error")
+        structlog.get_logger().warning("a")
+        structlog.get_logger().exception("b")
+        assert [entry["action"] for entry in entries(written())] == ["b"]
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("format_", ["json", "console"])
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("postgresql://iot:s3cr3t-word@db/iot is away", "postgresql://iot:***@db/iot is away"),
+            ("nats://platform:s3cr3t-word@a:4222,b:4222", "nats://platform:***@a:4222,b:4222"),
+            ("redis://:s3cr3t-word@host:6379/0", "redis://:***@host:6379/0"),
+            ("Authorization: Bearer s3cr3t-word", "Authorization: Bearer ***"),
+            ("Token s3cr3t-word", "Token ***"),
+            ("token eyJhbGciOiJFUzI1NiJ9.eyJvcmciOiJhIn0.s3cr3t-word", "token ***"),
+            (f"{SETUP_TOKEN_PREFIX}s3cr3t-word", "***"),
+            (f"{API_KEY_PREFIX}s3cr3t-word", "***"),
+        ],
+    )
+    def test_what_looks_like_a_credential_is_hidden(self, configured, format_, text, shown):
+        written = configured(format_)
+        structlog.get_logger(role="ingest").warning("server.waiting", detail=text)
+        logging.getLogger("library").warning("%s", text)
+        try:
+            raise ValueError(text)
+        except ValueError:
+            structlog.get_logger().exception("role.failed")
+        line = written()
+        assert "s3cr3t" not in line
+        assert line.count(shown) >= 3
+
+    @pytest.mark.parametrize(
+        "text", ["http://127.0.0.1:8080/ingest", "iotplatform at iot/a/b/telemetry", "user@example.org", "a token"]
+    )
+    def test_everything_else_stays(self, configured, text):
+        written = configured()
+        structlog.get_logger().info("a", detail=text)
+        assert entries(written())[0]["detail"] == text
+
+    @given(st.binary(max_size=200))
+    def test_a_line_stays_a_line(self, line):
+        hidden = hide_secrets(line)
+        assert hide_secrets(hidden) == hidden or b"***" in hidden
+        assert hidden.count(b"\n") <= line.count(b"\n")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from iotplatform.observability.metrics import Counter, Histogram, Metrics, render
+from iotplatform.observability.instruments import Counter, Histogram, Level, PoolState, QueueState
+from iotplatform.observability.metrics import Metrics, render
+from tests.support.influx import require_program
 
 
 @pytest.fixture
@@ -125,3 +129,49 @@ def test_a_second_exposition_after_closing(metrics):
     again.expose()
     assert value("readings_accepted_total") == 0
     again.close()
+
+
+def test_histograms_of_one_name_differ_by_label(metrics):
+    metrics.expose()
+    metrics.commit["analysis"].record(0.2)
+    metrics.commit["persistence"].record(0.3, 2)
+    assert value("commit_seconds_count", role="analysis") == 1
+    assert value("commit_seconds_count", role="persistence") == 2
+    assert value("commit_seconds_count", role="notification") == 0
+    assert value("commit_seconds_bucket", role="persistence", le="0.5") == 2
+
+
+def test_pools_and_queues(metrics):
+    metrics.watch_pool("postgres", lambda: PoolState(used=3, idle=1, most=10))
+    metrics.watch_queue("lane_bytes", lambda: QueueState(5, 100))
+    metrics.expose()
+    assert [value("pool_connections", pool="postgres", state=state) for state in ("used", "idle", "most")] == [3, 1, 10]
+    assert value("queue_depth", queue="lane_bytes") == 5
+    assert value("queue_limit", queue="lane_bytes") == 100
+
+
+def test_what_is_known_no_longer_of_a_server_is_not_shown(metrics):
+    metrics.expose()
+    servers = metrics.servers
+    servers.server_up.set(1, "redis")
+    servers.redis_keys.set(5)
+    servers.redis_commands.set(7)
+    servers.postgres_database.set(9)
+    assert (value("redis_keys"), value("redis_commands_total")) == (5, 7)
+    servers.server_up.set(0, "redis")
+    servers.forget("redis")
+    assert (value("redis_keys"), value("redis_commands_total")) == (None, None)
+    assert (value("server_up", server="redis"), value("postgres_database_bytes")) == (0, 9)
+
+
+def test_prometheus_s_own_tool_finds_no_fault_in_names_and_descriptions(metrics):
+    promtool = require_program("promtool", "prometheus")
+    for metric in (*vars(metrics).values(), *metrics.servers.levels()):
+        if isinstance(metric, Counter) and metric.labels:
+            metric.add(1, *("x" for _ in metric.labels))
+        elif isinstance(metric, Level):
+            metric.set(1, *("x" for _ in metric.labels))
+    metrics.expose()
+    text, _ = render()
+    ran = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")

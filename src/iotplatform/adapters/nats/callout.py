@@ -39,6 +39,7 @@ class Caller(msgspec.Struct, frozen=True):
     client_id: str
     user: str
     password: str
+    address: str = ""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -61,6 +62,7 @@ class _Server(msgspec.Struct, frozen=True):
 class _Client(msgspec.Struct, frozen=True):
     type: str = "nats"
     mqtt_id: str = ""
+    host: str = ""
 
 
 class _Options(msgspec.Struct, frozen=True):
@@ -133,6 +135,7 @@ class AuthCallout:
             client_id=question.client_info.mqtt_id,
             user=options.user,
             password=options.password or options.auth_token,
+            address=question.client_info.host,
         )
         try:
             return await self._decide(caller)

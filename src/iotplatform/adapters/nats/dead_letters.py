@@ -1,17 +1,22 @@
-"""Dead letters: what was accepted and can't be used, kept with its reason."""
+"""Dead letters: what was accepted and can't be used, kept with its reason.
+
+Each organization has a stream of its own for them, made with its first letter: when that is full, its own oldest goes.
+The one stream that earlier versions had for all of them is read before it, for as long as it is there.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from nats.aio.msg import Msg
 
 from iotplatform.adapters.nats import subjects
-from iotplatform.adapters.nats.api import JetStreamApi
-from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.api import NOT_FOUND_STREAM, ApiError, JetStreamApi, StoredMessage
+from iotplatform.adapters.nats.connection import Connection, NobodyThere
 from iotplatform.adapters.nats.headers import MSG_ID
-from iotplatform.adapters.nats.publisher import Publisher, PublishRefused, StreamFull
+from iotplatform.adapters.nats.publisher import NoStream, Publisher, PublishRefused, StreamFull
+from iotplatform.adapters.nats.streams import Streams
 from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
 from iotplatform.domain.organization import Organization
 from iotplatform.errors import Unavailable
@@ -25,13 +30,15 @@ READ_BYTES: Final = 256 << 20
 # Details quote what strangers have sent.
 MAX_DETAIL: Final = 2_000
 _MAX_PLACE: Final = 1 << 63
+_NOBODY: Final = "503"
 
 
 class PlacedLetter(msgspec.Struct, frozen=True):
-    """A letter and its sequence in DEADLETTER, which the id that people see names, so that it is found at once."""
+    """A letter and its sequence in its stream, which the id that people see names, so that it is found at once."""
 
     place: int
     letter: DeadLetter
+    stream: str = ""
 
     @property
     def id(self) -> str:
@@ -47,16 +54,20 @@ class PlacedLetter(msgspec.Struct, frozen=True):
 
 
 class LetterPage(msgspec.Struct, frozen=True):
-    """`next_after` is the place after which the next page begins, None when there is none."""
+    """`next_after` is the place after which the next page begins, None when there is none; below 0 in the stream of
+    earlier versions.
+    """
 
     letters: list[PlacedLetter]
     next_after: int | None
 
 
 class DeadLetters:
-    def __init__(self, connection: Connection, publisher: Publisher) -> None:
+    def __init__(self, connection: Connection, publisher: Publisher, streams: Streams) -> None:
         self._connection = connection
+        self._api = JetStreamApi(connection)
         self._publisher = publisher
+        self._streams = streams
 
     async def put(
         self, organization_id: str, epoch: int, role: str, letter: DeadLetter, *, headers: dict[str, str] | None = None
@@ -66,13 +77,17 @@ class DeadLetters:
         Raises:
             Unavailable: try again; the position must not move before.
         """
-        subject = subjects.dead_letter_subject(organization_id, epoch, role)
+        subject = subjects.letter_subject(organization_id, epoch, role)
         headers = {**(headers or {}), MSG_ID: f"{epoch}.{letter.id}"}
         encoded = _encode(letter, self._publisher.max_bytes)
         try:
-            await self._publisher.publish(subject, encoded, headers, timeout_s=PUBLISH_TIMEOUT_S)
-        except (StreamFull, PublishRefused) as error:
-            raise Unavailable(f"{subjects.DEADLETTER}: {error}", retry_after_s=5) from error
+            try:
+                await self._publisher.publish(subject, encoded, headers, timeout_s=PUBLISH_TIMEOUT_S)
+            except NoStream:
+                await self._streams.create_letters(organization_id)
+                await self._publisher.publish(subject, encoded, headers, timeout_s=PUBLISH_TIMEOUT_S)
+        except (StreamFull, PublishRefused, ApiError) as error:
+            raise Unavailable(f"{subjects.letters_stream(organization_id)}: {error}", retry_after_s=5) from error
 
     async def page(self, organization: Organization, limit: int, after: int, wanted: LetterFilter) -> LetterPage:
         """Up to `limit` letters in the order of their arrival; `after` is the place to go on from.
@@ -82,36 +97,72 @@ class DeadLetters:
         Raises:
             Unavailable: JetStream is away.
         """
-        subject = subjects.dead_letter_subject(organization.id, organization.epoch, wanted.role or "*")
-        takes_all = wanted == LetterFilter(role=wanted.role)
-        found: list[PlacedLetter] = []
-        kept = read = 0
-        while True:
-            batch = min(BATCH_LETTERS, limit + 1 - len(found)) if takes_all else BATCH_LETTERS
-            messages, more = await self._batch(subject, after, batch)
-            for message in messages:
-                after = int((message.headers or {})["Nats-Sequence"])
-                read += len(message.data)
-                letter = msgspec.json.decode(message.data, type=DeadLetter)
-                if not wanted.matches(letter):
-                    continue
-                if len(found) == limit:
-                    return LetterPage(found, found[-1].place)
-                found.append(PlacedLetter(after, letter))
-                kept += len(message.data)
-            if not more:
-                return LetterPage(found, None)
-            if kept >= PAGE_BYTES or read >= READ_BYTES:
-                return LetterPage(found, after)
+        older, own = subjects.letter_places(organization.id, organization.epoch, wanted.role or "*")
+        pile = _Pile(limit, wanted)
+        is_full = after <= 0 and await self._gather(*older, after, pile, -1)
+        is_full = is_full or await self._gather(*own, max(0, after), pile, 1)
+        return LetterPage(pile.found, pile.next_after if is_full else None)
 
-    async def _batch(self, subject: str, after: int, letters: int) -> tuple[list[Msg], bool]:
+    async def _gather(self, stream: str, subject: str, after: int, pile: _Pile, sign: Literal[-1, 1]) -> bool:
+        """Whether the page ends before the stream does."""
+        while True:
+            messages, more = await self._batch(stream, subject, sign * after, pile.room)
+            for message in messages:
+                place = int((message.headers or {})["Nats-Sequence"])
+                after = sign * place
+                letter = msgspec.json.decode(message.data, type=DeadLetter)
+                if not pile.take(after, len(message.data), PlacedLetter(place, letter, stream)):
+                    return True
+            if not more:
+                return False
+            if pile.is_heavy:
+                pile.next_after = after
+                return True
+
+    async def _batch(self, stream: str, subject: str, after: int, letters: int) -> tuple[list[Msg], bool]:
         """Messages above `after`, and whether there are more behind them."""
         query = {"seq": after + 1, "batch": letters, "max_bytes": BATCH_BYTES, "next_by_subj": subject}
         answers = await self._connection.request_many(
-            f"$JS.API.DIRECT.GET.{subjects.DEADLETTER}", msgspec.json.encode(query), is_last=_is_status
+            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), is_last=_is_status
         )
         *messages, last = answers
-        return messages, bool(messages) and int((last.headers or {}).get("Nats-Num-Pending", "0")) > 0
+        headers = last.headers or {}
+        if headers.get("Status") == _NOBODY:
+            await _require_none(self._api, stream)
+        return messages, bool(messages) and int(headers.get("Nats-Num-Pending", "0")) > 0
+
+
+class _Pile:
+    """The letters of a page as it is gathered. `next_after` is behind the last of them."""
+
+    def __init__(self, limit: int, wanted: LetterFilter) -> None:
+        self.found: list[PlacedLetter] = []
+        self.next_after = 0
+        self._limit = limit
+        self._wanted = wanted
+        self._takes_all = wanted == LetterFilter(role=wanted.role)
+        self._kept = self._read = 0
+
+    @property
+    def room(self) -> int:
+        """How many to read at once: one more than fits, to know whether there is one."""
+        return min(BATCH_LETTERS, self._limit + 1 - len(self.found)) if self._takes_all else BATCH_LETTERS
+
+    @property
+    def is_heavy(self) -> bool:
+        return self._kept >= PAGE_BYTES or self._read >= READ_BYTES
+
+    def take(self, after: int, size: int, placed: PlacedLetter) -> bool:
+        """False when it is wanted and there is no room for it."""
+        self._read += size
+        if not self._wanted.matches(placed.letter):
+            return True
+        if len(self.found) == self._limit:
+            return False
+        self.found.append(placed)
+        self.next_after = after
+        self._kept += size
+        return True
 
 
 async def find_letter(api: JetStreamApi, organization: Organization, letter_id: str) -> PlacedLetter | None:
@@ -121,13 +172,36 @@ async def find_letter(api: JetStreamApi, organization: Organization, letter_id: 
         Unavailable: JetStream is away.
     """
     place = PlacedLetter.place_of(letter_id)
-    found = await api.get(subjects.DEADLETTER, {"seq": place}) if place is not None else None
-    if found is None or place is None:
+    if place is None:
         return None
-    if not subjects.matches_letters_of(found.subject, organization.id, organization.epoch):
+    for stream, own in reversed(subjects.letter_places(organization.id, organization.epoch, "")):
+        found = await _message(api, stream, place)
+        if found is not None and found.subject.startswith(own):
+            placed = PlacedLetter(place, msgspec.json.decode(found.data, type=DeadLetter), stream)
+            if placed.id == letter_id:
+                return placed
+    return None
+
+
+async def _message(api: JetStreamApi, stream: str, sequence: int) -> StoredMessage | None:
+    try:
+        return await api.get(stream, {"seq": sequence})
+    except NobodyThere:
+        await _require_none(api, stream)
         return None
-    placed = PlacedLetter(place, msgspec.json.decode(found.data, type=DeadLetter))
-    return placed if placed.id == letter_id else None
+
+
+async def _require_none(api: JetStreamApi, stream: str) -> None:
+    """Raises:
+    Unavailable: nobody answers for a stream although there is one.
+    """
+    try:
+        await api.call(f"STREAM.INFO.{stream}")
+    except ApiError as error:
+        if error.code == NOT_FOUND_STREAM:
+            return
+        raise
+    raise Unavailable(f"{stream} does not answer")
 
 
 def _encode(letter: DeadLetter, max_bytes: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from iotplatform.adapters.nats import subjects
-from iotplatform.adapters.nats.api import NOT_FOUND_STREAM, ApiError, JetStreamApi
+from iotplatform.adapters.nats.api import NOT_FOUND_STREAM, ApiError, JetStreamApi, StoredMessage
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.headers import EXPECTED_LAST, INTAKE, LANE
 from iotplatform.adapters.nats.publisher import Publisher, PublishRefused
@@ -62,16 +62,22 @@ class IntakeLog:
                 last = await self._api.last(stream, subject)
                 found.lasts.append(last.sequence if last else 0)
                 found.position = max(found.position, _mark_of(last.headers) if last else 0)
-            letter = await self._api.last(
-                subjects.DEADLETTER, subjects.dead_letter_subject(organization.id, organization.epoch, "intake")
-            )
         except ApiError as error:
             if error.code == NOT_FOUND_STREAM:
                 raise Unavailable(f"{stream} is not there") from error
             raise
-        if letter is not None:
-            found.position = max(found.position, _mark_of(letter.headers))
+        for place in subjects.letter_places(organization.id, organization.epoch, "intake"):
+            letter = await self._last_letter(*place)
+            found.position = max(found.position, _mark_of(letter.headers) if letter else 0)
         return found
+
+    async def _last_letter(self, stream: str, subject: str) -> StoredMessage | None:
+        try:
+            return await self._api.last(stream, subject)
+        except ApiError as error:
+            if error.code == NOT_FOUND_STREAM:
+                return None
+            raise
 
     async def append(
         self, organization: Organization, resume: Resume, upto: int, blocks: Sequence[OutgoingBlock], lanes: set[str]

@@ -44,6 +44,10 @@ class _PubAck(msgspec.Struct, frozen=True):
     error: _ApiError | None = None
 
 
+class NoStream(Unavailable):
+    """No stream takes the subject: there is none, or not yet, or JetStream is away."""
+
+
 class StreamFull(PlatformError):
     """The stream has reached its limit and refused the message; nothing was stored by this publish."""
 
@@ -120,7 +124,7 @@ class Publisher:
         if future is None or future.done():
             return
         if message.headers and "Status" in message.headers:
-            future.set_exception(Unavailable("no stream takes this subject"))
+            future.set_exception(NoStream("no stream takes this subject"))
             return
         try:
             answer = _decoder.decode(message.data)

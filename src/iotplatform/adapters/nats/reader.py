@@ -79,6 +79,7 @@ class Reader:
         self.pending = 0
         self.buffer: deque[Delivery] = deque()
         self.oldest_at: int | None = None
+        self.in_hand = 0
         self.seen_at = 0.0
         self.next_consumer_sequence = 1
         self.last_sequence = 0

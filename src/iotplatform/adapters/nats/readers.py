@@ -146,6 +146,7 @@ class Readers:
                     self._ready[reader] = None
                 reader.idle.clear()
                 reader.oldest_at = taken[0].stored_at if taken else None
+                reader.in_hand = len(taken)
                 if messages >= MAX_TAKEN_MESSAGES or size >= MAX_TAKEN_BYTES:
                     break
             self._buffered_bytes -= size
@@ -177,6 +178,7 @@ class Readers:
         """The role is done with these deliveries, whether it could commit them or not."""
         for reader in batch:
             reader.oldest_at = None
+            reader.in_hand = 0
             reader.idle.set()
             if reader.buffer:
                 self._ready[reader] = None
@@ -191,8 +193,13 @@ class Readers:
         except Unavailable:
             self._log.debug("reader.ack_lost", reader=reader.name)
 
-    def lag_messages(self) -> int:
-        return sum(reader.pending + len(reader.buffer) for reader in self._by_name.values())
+    def pending_messages(self) -> int:
+        """Those that the consumers still have to deliver, as of the last delivery of each."""
+        return sum(reader.pending for reader in self._by_name.values())
+
+    def unacknowledged_messages(self) -> int:
+        """Those that are here: handed out, or waiting for it."""
+        return sum(reader.in_hand + len(reader.buffer) for reader in self._by_name.values())
 
     def lag_seconds(self) -> float:
         waiting = [

@@ -24,6 +24,7 @@ class EpochRemover:
     async def remove_stream(self, organization_id: str) -> None:
         """Only while no organization has this id, nor can get it."""
         await self._call(f"STREAM.DELETE.{subjects.organization_stream(organization_id)}")
+        await self._call(f"STREAM.DELETE.{subjects.letters_stream(organization_id)}")
 
     async def remove_consumers(self, removal: Removal) -> None:
         """Those of the epoch in a stream that is its successor's by now."""
@@ -38,7 +39,7 @@ class EpochRemover:
         organization_id, epoch = removal.organization_id, removal.epoch
         for stream, filter_subject in (
             (subjects.NOTIFICATIONS, subjects.notifications_subject(organization_id, epoch, ">")),
-            (subjects.DEADLETTER, subjects.dead_letter_subject(organization_id, epoch, ">")),
+            *subjects.letter_places(organization_id, epoch, ">"),
         ):
             await self._call(f"STREAM.PURGE.{stream}", {"filter": filter_subject})
 

@@ -115,7 +115,7 @@ class Replayer:
 
     async def _remove(self, placed: PlacedLetter) -> None:
         try:
-            await self._api.call(f"STREAM.MSG.DELETE.{subjects.DEADLETTER}", {"seq": placed.place, "no_erase": True})
+            await self._api.call(f"STREAM.MSG.DELETE.{placed.stream}", {"seq": placed.place, "no_erase": True})
         except ApiError as error:
             # Somebody else has replayed it at the same time, under the same ids.
             gone = error.code == _DELETE_FAILED and "no message found" in str(error)

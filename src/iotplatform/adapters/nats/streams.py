@@ -20,7 +20,8 @@ class StreamLimits(msgspec.Struct, frozen=True):
     organization_max_bytes: int = 1 << 30
     notifications_max_bytes: int = 1 << 30
     dead_letters_per_subject: int = 100_000
-    dead_letters_max_bytes: int = 1 << 30
+    # Of one organization, which evicts nobody's letters but its own.
+    dead_letters_max_bytes: int = 128 << 20
     retained: int = 100_000
     retained_max_bytes: int = 1 << 30
     retained_max_size: int = 128 << 10
@@ -33,22 +34,13 @@ class Streams:
         self._consumers = Consumers(api)
 
     async def create_shared(self) -> None:
-        """NOTIFICATIONS with its consumers, DEADLETTER, and what MQTT needs."""
+        """NOTIFICATIONS with its consumers, and what MQTT needs."""
         await self._create_stream(
             subjects.NOTIFICATIONS,
             {"subjects": ["notifications.>"], "discard": "new", "max_bytes": self._limits.notifications_max_bytes},
         )
         for role in NOTIFICATION_ROLES:
             await self._consumers.create_of_notifications(role)
-        await self._create_stream(
-            subjects.DEADLETTER,
-            {
-                "subjects": ["deadletter.>"],
-                "discard": "old",
-                "max_msgs_per_subject": self._limits.dead_letters_per_subject,
-                "max_bytes": self._limits.dead_letters_max_bytes,
-            },
-        )
         await self._create_intake()
 
     async def _create_intake(self) -> None:
@@ -88,6 +80,18 @@ class Streams:
             for role in PARTITION_ROLES:
                 await self._consumers.create_of_partition(organization, partition, role)
 
+    async def create_letters(self, organization_id: str) -> None:
+        """The stream of an organization's dead letters: with its first letter, because most never have one."""
+        await self._create_stream(
+            subjects.letters_stream(organization_id),
+            {
+                "subjects": [subjects.letters_subjects(organization_id)],
+                "discard": "old",
+                "max_msgs_per_subject": self._limits.dead_letters_per_subject,
+                "max_bytes": self._limits.dead_letters_max_bytes,
+            },
+        )
+
     async def resize_organization(self, organization_id: str, max_bytes: int | None) -> None:
         """Let an organization's stream hold so much; None: what every organization's may."""
         name = subjects.organization_stream(organization_id)
@@ -106,7 +110,7 @@ class Streams:
         return int(answer["state"]["last_seq"])
 
     async def renew_organization(self, organization: Organization) -> None:
-        """The stream of a new organization, without anything that an earlier one of its id may have left.
+        """The streams of a new organization, without anything that an earlier one of its id may have left.
 
         Only while the id is certainly this organization's.
         """
@@ -115,6 +119,7 @@ class Streams:
 
     async def delete_organization(self, organization_id: str) -> None:
         await self._delete_stream(subjects.organization_stream(organization_id))
+        await self._delete_stream(subjects.letters_stream(organization_id))
 
     async def _delete_stream(self, name: str) -> None:
         try:

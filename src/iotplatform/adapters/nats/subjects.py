@@ -9,7 +9,8 @@ Source = Literal["http", "mqtt", "control", "store"]
 STORE_ONLY: Final[Source] = "store"
 
 NOTIFICATIONS: Final = "NOTIFICATIONS"
-DEADLETTER: Final = "DEADLETTER"
+# Where earlier versions kept the letters of all organizations: it is still read, and no longer written.
+SHARED_LETTERS: Final = "DEADLETTER"
 # nats-server's own, where it keeps what was published by MQTT with QoS 1 and 2 before it acknowledges it.
 INTAKE: Final = "$MQTT_msgs"
 MQTT_PREFIX: Final = "$MQTT.msgs."
@@ -49,13 +50,29 @@ def notifications_subject(organization_id: str, epoch: int, device_id: str) -> s
     return f"notifications.{organization_id}.{epoch}.{device_id}"
 
 
-def dead_letter_subject(organization_id: str, epoch: int, role: str) -> str:
+def letters_stream(organization_id: str) -> str:
+    return f"LETTERS_{organization_id}"
+
+
+def letters_subjects(organization_id: str) -> str:
+    return f"letters.{organization_id}.>"
+
+
+def letter_subject(organization_id: str, epoch: int, role: str) -> str:
+    return f"letters.{organization_id}.{epoch}.{role}"
+
+
+def shared_letter_subject(organization_id: str, epoch: int, role: str) -> str:
+    """In `SHARED_LETTERS`."""
     return f"deadletter.{organization_id}.{epoch}.{role}"
 
 
-def matches_letters_of(subject: str, organization_id: str, epoch: int) -> bool:
-    """Whether it is the subject of a dead letter of this organization."""
-    return subject.startswith(dead_letter_subject(organization_id, epoch, ""))
+def letter_places(organization_id: str, epoch: int, role: str) -> tuple[tuple[str, str], ...]:
+    """The streams that may hold an organization's letters, the older first, and their subject in each."""
+    return (
+        (SHARED_LETTERS, shared_letter_subject(organization_id, epoch, role)),
+        (letters_stream(organization_id), letter_subject(organization_id, epoch, role)),
+    )
 
 
 def intake_consumer(epoch: int) -> str:

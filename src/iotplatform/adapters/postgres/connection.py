@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Self
+from typing import Any, Self
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from iotplatform.adapters.postgres.actor import ActorSession
 from iotplatform.adapters.postgres.errors import translated
+from iotplatform.observability.instruments import PoolState
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 30.0
@@ -42,6 +43,11 @@ def make_engine(url: str, *, pool_size: int) -> AsyncEngine:
         # A restart of the server leaves dead connections in the pool; they are replaced instead of handed out.
         pool_pre_ping=True,
     )
+
+
+def state_of(pool: asyncpg.Pool[asyncpg.Record]) -> PoolState:
+    idle = pool.get_idle_size()
+    return PoolState(pool.get_size() - idle, idle, pool.get_max_size())
 
 
 class Database:
@@ -80,6 +86,14 @@ class Database:
         """Raises Unavailable when the server does not answer."""
         with translated():
             await self.pool.fetchval("SELECT 1")
+
+    def pool_state(self) -> PoolState:
+        return state_of(self.pool)
+
+    def session_state(self) -> PoolState:
+        """Of the connections that SQLAlchemy has."""
+        pool: Any = self.engine.pool
+        return PoolState(pool.checkedout(), pool.checkedin(), pool.size())
 
     async def close(self, deadline_s: float = 5.0) -> None:
         await self.engine.dispose()

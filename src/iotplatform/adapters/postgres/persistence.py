@@ -15,7 +15,7 @@ from typing import Final, Self
 import asyncpg
 import msgspec
 
-from iotplatform.adapters.postgres.connection import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, session_settings
+from iotplatform.adapters.postgres.connection import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, session_settings, state_of
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.frozen import APPLICATION_NAME
 from iotplatform.adapters.postgres.gaps import record_gaps
@@ -31,6 +31,7 @@ from iotplatform.adapters.postgres.reading_rows import (
 from iotplatform.domain.gap import LaneGap, LanePlace
 from iotplatform.domain.telemetry import Entry, UnstorableData
 from iotplatform.errors import PlatformError
+from iotplatform.observability.instruments import PoolState
 
 POOL_SIZE: Final = 3
 MAX_KNOWN_SERIES: Final = 500_000
@@ -146,6 +147,9 @@ class ReadingStore:
 
     async def close(self) -> None:
         await self._pool.close()
+
+    def pool_state(self) -> PoolState:
+        return state_of(self._pool)
 
     async def lanes(self, epoch: int, partition: int) -> dict[str, LanePlace]:
         """How far the lanes of a partition have come, to be asked for after its position."""

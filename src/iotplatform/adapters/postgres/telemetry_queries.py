@@ -12,13 +12,14 @@ from typing import Final, Self
 
 import asyncpg
 
-from iotplatform.adapters.postgres.connection import CONNECT_TIMEOUT_S
+from iotplatform.adapters.postgres.connection import CONNECT_TIMEOUT_S, state_of
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.telemetry import value_of
 from iotplatform.domain.querying.query import TelemetryQuery
 from iotplatform.domain.reading import Value
 from iotplatform.domain.timestamps import to_datetime, to_microseconds
 from iotplatform.errors import Rejected
+from iotplatform.observability.instruments import PoolState
 
 Row = tuple[str, str, int, Value]
 Chunk = list[Row]
@@ -67,6 +68,9 @@ class TelemetryQueries:
     async def open(cls, url: str, connections: int) -> Self:
         with translated():
             return cls(await asyncpg.create_pool(url, min_size=0, max_size=connections, timeout=CONNECT_TIMEOUT_S))
+
+    def pool_state(self) -> PoolState:
+        return state_of(self._pool)
 
     def close(self) -> None:
         self._pool.terminate()

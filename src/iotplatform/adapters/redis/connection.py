@@ -25,6 +25,7 @@ from redis.exceptions import (
 )
 
 from iotplatform.errors import ConfigError, Unavailable
+from iotplatform.observability.instruments import PoolState
 
 Argument = str | bytes | int
 Call = tuple["Script", Sequence[str], Sequence[Argument]]
@@ -63,6 +64,18 @@ class RedisConnection:
     async def ping(self) -> None:
         with translated():
             await self._redis.ping()
+
+    def pool_state(self) -> PoolState:
+        pool: Any = self._redis.connection_pool
+        # The driver shows them to nobody.
+        used, idle = len(pool._in_use_connections), len(pool._available_connections)  # noqa: SLF001
+        return PoolState(used, idle, pool.max_connections)
+
+    async def info(self) -> dict[str, Any]:
+        """What the server says of itself."""
+        with translated():
+            found: Any = await self._redis.info()
+            return dict(found)
 
     async def call(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         result = (await self.call_all([(script, keys, arguments)]))[0]

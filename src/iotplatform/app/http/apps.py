@@ -16,7 +16,8 @@ from iotplatform.app.http.hosts import HostCheck, HostRules
 from iotplatform.app.http.ingest_openapi import INGEST_PATHS
 from iotplatform.app.http.openapi import openapi_config
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS, send_problem
-from iotplatform.observability.metrics import render
+from iotplatform.app.http.timing import Timed
+from iotplatform.observability.metrics import Metrics, render
 from iotplatform.roles.ingest.influx import health, ping
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -49,14 +50,14 @@ def ingest_app(endpoints: Mapping[str, Asgi], rules: HostRules) -> HostCheck:
     return HostCheck(dispatch, rules)
 
 
-def management_app(routes: Sequence[ControllerRouterHandler], rules: HostRules) -> Any:
+def management_app(routes: Sequence[ControllerRouterHandler], rules: HostRules, metrics: Metrics) -> Any:
     app = Litestar(
         route_handlers=routes,
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config("iotplatform management"),
         logging_config=None,
     )
-    return HostCheck(app, rules)
+    return Timed(HostCheck(app, rules), metrics)
 
 
 def operations_app(readiness: Checks) -> Any:

@@ -173,7 +173,7 @@ class HotProtocol(HttpProtocol):
             and (plain := hot.plain(self.headers, self._recent))[0]
         ):
             self.end_head()
-            exchange = Exchange(self, plain[1], keep_alive=self.parser.should_keep_alive())
+            exchange = Exchange(self, plain[1], keep_alive=self.staying and self.parser.should_keep_alive())
             self.cycle = exchange  # type: ignore[assignment]
             self._exchange = exchange
         else:

@@ -56,6 +56,8 @@ class Protocol(HttpToolsProtocol):
 
     clock: ClassVar = Clock()
     open_connections: ClassVar[dict[int, int]] = {}
+    # Once it is False, a connection ends with the answer to the next request on it.
+    staying: ClassVar = True
     most_connections: ClassVar[float] = math.inf
     # When what is being received has begun.
     _since = NEVER
@@ -137,6 +139,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.end_head()
         super().on_headers_complete()
+        if not self.staying:
+            self.cycle.keep_alive = False
 
     def end_head(self) -> None:
         self._in_head = False

@@ -123,6 +123,7 @@ class HttpServer:
         shortened = {port_of(listener): hot_path for listener, hot_path in (hot_paths or {}).items()}
         bounds = {"open_connections": {}, "most_connections": connections_of_a_port(len(self._sockets))}
         protocol = type("BoundProtocol", (HotProtocol,), {"hot_paths": shortened, **bounds})
+        self._protocol: Any = protocol
         config = uvicorn.Config(
             Forwarding(self._switch, trusted_proxies) if trusted_proxies else self._switch,
             lifespan="off",
@@ -164,6 +165,10 @@ class HttpServer:
 
     async def wait_started(self) -> None:
         await self._server.listening.wait()
+
+    def leave(self) -> None:
+        """Go on serving, and end each connection with its next answer: whoever keeps some open learns of it in time."""
+        self._protocol.staying = False
 
     def stop(self) -> None:
         self._server.should_exit = True

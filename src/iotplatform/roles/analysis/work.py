@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -126,12 +127,14 @@ class Workbench:
 
     async def commit(self, work: Sequence[Work]) -> list[BaseException | None]:
         """All partitions together; for each None, or why it is not committed."""
+        began = time.monotonic()
         verdicts = await self._store.commit(
             [
                 Commit(part.held.hold, part.held.position, part.last.sequence, part.outcome.states, part.encoded)
                 for part in work
             ]
         )
+        self._metrics.commit["analysis"].record(time.monotonic() - began)
         for part, failure in zip(work, verdicts, strict=True):
             if failure is None:
                 part.held.position = part.last.sequence

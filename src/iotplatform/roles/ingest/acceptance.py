@@ -61,9 +61,11 @@ class Acceptance:
     async def accept(self, decoded: Decoded, arrived_at: int, wish: Wish) -> tuple[Fault, ...]:
         """Returns when everything good is stored, and everything bad in a letter; gives what was wrong with that.
 
+        Letters come last, because a request that is refused leaves nothing behind.
+
         Raises:
             Rejected: something is bad and the sender is not lenient, or the organization is unknown or can't take it.
-            Unavailable: a server is away.
+            Unavailable: a server is away; `outcome_unknown` as well when only the letters are not stored.
         """
         if not wish.is_lenient:
             decoded.require_all()
@@ -72,13 +74,21 @@ class Acceptance:
             raise AssertionError("what is good names an organization")
         organization = await self.organization(decoded.organization_id)
         await self._admit(organization, decoded)
-        if decoded.bad:
-            name = None if wish.key is None else wish.key.part(organization.epoch, 0).message_id
-            await self._asides.set_aside(organization, decoded.bad, arrived_at, as_json=wish.as_json, name=name)
-            self.counters.add(organization.epoch, "refused", len(decoded.bad))
         if decoded.readings:
             await self._store(organization, decoded, arrived_at, wish)
+        if decoded.bad:
+            await self._set_aside(organization, decoded, arrived_at, wish)
+            self.counters.add(organization.epoch, "refused", len(decoded.bad))
         return tuple(fault for bad in decoded.bad for fault in bad.faults)[:MAX_FAULTS]
+
+    async def _set_aside(self, organization: Organization, decoded: Decoded, arrived_at: int, wish: Wish) -> None:
+        name = None if wish.key is None else wish.key.part(organization.epoch, 0).message_id
+        try:
+            await self._asides.set_aside(organization, decoded.bad, arrived_at, as_json=wish.as_json, name=name)
+        except Unavailable as error:
+            stored = "the good readings are stored; " if decoded.readings else ""
+            detail = f"{stored}whether the bad ones are set aside is unknown: {error.detail}"
+            raise Unavailable(detail, retry_after_s=error.retry_after_s, outcome_unknown=True) from error
 
     async def store(self, organization: Organization, decoded: Decoded, arrived_at: int, wish: Wish) -> None:
         """What is good, whatever else is in it.

@@ -7,6 +7,7 @@ begin alike: so they are in accounts of their organizations, into which only the
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -18,6 +19,7 @@ from iotplatform.adapters.nats.device_accounts import SHARED
 from iotplatform.adapters.nats.device_connections import PLATFORM
 from iotplatform.adapters.tokens.verifier import DeviceClaims
 from iotplatform.errors import Rejected
+from iotplatform.runtime.strangers import Strangers
 
 # nats-server takes no "." in a client id (2.15.1), and ":" is in no id of ours.
 SEPARATOR: Final = ":"
@@ -26,6 +28,8 @@ _GIVEN_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
 MAX_CLIENT_ID: Final = 256
 # With one token. A device has one or two; a gateway a few more.
 MAX_CONNECTIONS: Final = 32
+# Credentials that have opened something, which are looked at however many others are guessed from their address.
+MAX_WELCOME: Final = 50_000
 
 _OPEN_MQTT: Final = ("iot.>",)
 _OPEN_NATS: Final = (("intake.>", "iot.*.*.replies.*"), ("_INBOX.>", "iot.*.*.commands.*"))
@@ -52,7 +56,7 @@ class Entrance:
     """`verify` tells whose token it is; `is_open` whether who has none may come in.
 
     `account_of` names the server's account for an organization's devices of NATS, `connections_of` says how many
-    connections there are under a sign.
+    connections there are under a sign. `strangers` are those of all doors: who guesses at one is slow at every one.
     """
 
     def __init__(
@@ -60,12 +64,15 @@ class Entrance:
         verify: Callable[[str], Awaitable[DeviceClaims]],
         account_of: Callable[[str], Awaitable[str]],
         connections_of: Callable[[str], int],
+        strangers: Strangers,
         *,
         is_open: bool,
     ) -> None:
         self._verify = verify
         self._account_of = account_of
         self._connections_of = connections_of
+        self._strangers = strangers
+        self._welcome: dict[bytes, None] = {}
         self._is_open = is_open
 
     async def decide(self, caller: Caller) -> Grant:
@@ -81,7 +88,24 @@ class Entrance:
             if not self._is_open:
                 raise Rejected("unauthenticated", "give the device's token as the password")
             return _open(caller)
-        return await self._device(caller, await self._verify(caller.password))
+        return await self._device(caller, await self._claims(caller))
+
+    async def _claims(self, caller: Caller) -> DeviceClaims:
+        secret = caller.password.encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(secret).digest()
+        if digest not in self._welcome and self._strangers.wait_s(caller.address, secret):
+            raise Rejected("over_quota", "too many credentials from this address were refused: wait a little")
+        try:
+            claims = await self._verify(caller.password)
+        except Rejected as error:
+            if error.kind == "unauthenticated":
+                self._welcome.pop(digest, None)
+                self._strangers.refused(caller.address, secret)
+            raise
+        while len(self._welcome) >= MAX_WELCOME:
+            del self._welcome[next(iter(self._welcome))]
+        self._welcome[digest] = None
+        return claims
 
     async def _device(self, caller: Caller, claims: DeviceClaims) -> Grant:
         organization_id, device_id = claims.organization_id, claims.device_id

@@ -170,12 +170,14 @@ class Lane:
             encoded |= keyed.headers()
         self.in_flight = requests
         backoff = Backoff(0.05, 1.0)
-        give_up_at = time.monotonic() + GIVE_UP_S
+        began = time.monotonic()
+        give_up_at = began + GIVE_UP_S
         uncertain = False
         try:
             while True:
                 try:
                     ack = await self._publisher.publish(self.subject, payload, encoded, timeout_s=ACK_TIMEOUT_S)
+                    self._metrics.stream_ack.record(time.monotonic() - began)
                     if keyed is None or not ack.duplicate:
                         self._stored(requests, headers, ack)
                     else:

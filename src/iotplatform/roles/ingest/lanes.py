@@ -13,6 +13,7 @@ from iotplatform.domain.identifiers import partition_of
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading, encode_readings
 from iotplatform.errors import PlatformError, Rejected, Unavailable
+from iotplatform.observability.instruments import QueueState
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.idempotency import IdempotencyKey, KeyedPart
@@ -42,6 +43,15 @@ class Lanes:
         self._tasks = Tasks("ingest.lanes")
         self._waiting = Waiting()
         self._draining = False
+        metrics.watch_queue("lane_bytes", self._held_bytes)
+        metrics.watch_queue("lane_readings", self._held_readings)
+
+    def _held_bytes(self) -> QueueState:
+        return QueueState(self._waiting.bytes, self._limits.total_waiting_bytes)
+
+    def _held_readings(self) -> QueueState:
+        """That of a lane is the limit; how many lanes there are is up to the organizations."""
+        return QueueState(sum(lane.waiting_readings for lane in self._lanes.values()), self._limits.waiting_readings)
 
     def start(self) -> None:
         self._tasks.start(self._expire(), "expire")

@@ -100,6 +100,7 @@ class IngestRole:
                 authenticator.device_claims,
                 _Accounts(callout.system, parts.directory).of,
                 self.watch.connections.count,
+                senders.strangers,
                 is_open=callout.is_open,
             )
             self._callout = AuthCallout(callout.keys, callout.connection, entrance.decide)

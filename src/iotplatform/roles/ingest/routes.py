@@ -14,6 +14,7 @@ from litestar.types import Receive, Scope, Send
 from iotplatform.domain.payloads.admission import Decoded, Sender
 from iotplatform.domain.payloads.formats import JSON, Format, decode
 from iotplatform.errors import Fault, PlatformError, Rejected, Unavailable
+from iotplatform.observability.instruments import QueueState
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
 from iotplatform.roles.ingest.admission import WAIT
@@ -54,6 +55,7 @@ class IngestEndpoint:
         self.senders = senders
         self._metrics = metrics
         self.receiving = Receiving(MAX_RECEIVING_BYTES)
+        metrics.watch_queue("receiving_bytes", lambda: QueueState(self.receiving.held, self.receiving.most))
 
     def begin(self, body: bytes, arrived_at: int, answer: Answer, sender: Sender | None = None) -> bool:
         """The short way of a request from a known sender, without special headers, whose body is JSON and has no fault.

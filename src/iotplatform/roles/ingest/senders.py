@@ -70,7 +70,7 @@ class Senders:
         self._credentials = directory.credentials
         self._now_s = now_s
         self.required = required
-        self._strangers = strangers or Strangers()
+        self.strangers = strangers or Strangers()
         # By hash, so that the credentials themselves don't lie around in memory.
         self._known: dict[bytes, _Known] = {}
 
@@ -124,14 +124,14 @@ class Senders:
             return known
         if address is None or not authorization:
             return await self._look_at(authorization, schemes)
-        if wait_s := self._strangers.wait_s(address, authorization):
+        if wait_s := self.strangers.wait_s(address, authorization):
             detail = "too many credentials from this address were refused: wait before trying another one"
             raise Rejected("over_quota", detail, retry_after_s=wait_s)
         try:
             return await self._look_at(authorization, schemes)
         except Rejected as error:
             if error.kind == "unauthenticated":
-                self._strangers.refused(address, authorization)
+                self.strangers.refused(address, authorization)
             raise
 
     async def _look_at(self, authorization: bytes, schemes: frozenset[str]) -> Sender | None:

@@ -18,7 +18,7 @@ from iotplatform.roles.management.access import OPERATE, READ
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.fields import Body
 from iotplatform.roles.management.paging import (
-    BY_PLACE,
+    BY_LETTER,
     DEFAULT_LIMIT,
     Cursor,
     Limit,
@@ -75,7 +75,7 @@ async def list_dead_letters(
 ) -> Page[DeadLetterAnswer]:
     """The oldest first. A page may hold fewer than `limit` and still have a next one."""
     wanted = LetterFilter(role, reason, check_device_ids(device_id), parse_time("from", since), parse_time("to", until))
-    after = decode_cursor(cursor, BY_PLACE)
+    after = decode_cursor(cursor, BY_LETTER)
     organization = await context.organization(org)
     found = await context.dead_letters.page(organization, limit, after or 0, wanted)
     next_cursor = None if found.next_after is None else encode_cursor(found.next_after)

@@ -29,6 +29,10 @@ _Place = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 BY_ID: Final[msgspec.json.Decoder[str]] = msgspec.json.Decoder(_Text)
 BY_PLACE: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(_Place)
+# Below 0 in the stream of letters that earlier versions had.
+BY_LETTER: Final[msgspec.json.Decoder[int]] = msgspec.json.Decoder(
+    Annotated[int, msgspec.Meta(gt=-(1 << 63), le=(1 << 63) - 1)]
+)
 BY_SERIES: Final[msgspec.json.Decoder[tuple[str, str]]] = msgspec.json.Decoder(tuple[_Text, _Text])
 # An interval may begin before 1970, in a time zone ahead of UTC.
 _Start = Annotated[int, msgspec.Meta(ge=-40_000_000_000_000_000, le=253_402_214_400_000_000)]

@@ -9,6 +9,7 @@ next claim.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Final
@@ -21,6 +22,7 @@ from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.domain.alarm import AlarmRaised
 from iotplatform.domain.notification import NotificationChannel
 from iotplatform.errors import Unavailable
+from iotplatform.observability.instruments import QueueState
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.notification.attempt import Outcome, deliver_once, event_of
 from iotplatform.runtime.backoff import Backoff
@@ -68,6 +70,7 @@ class Dispatcher:
         self._closing = False
         self._claiming = False
         self._tasks = Tasks("notification.dispatcher")
+        metrics.watch_queue("sending_notifications", lambda: QueueState(len(self._sending), limits.total))
 
     def start(self) -> None:
         self._claiming = True
@@ -145,7 +148,9 @@ class Dispatcher:
 
     async def _deliver(self, delivery: OutgoingDelivery) -> None:
         try:
+            began = time.monotonic()
             outcome = await deliver_once(delivery, self._channels, self._vault)
+            self._metrics.delivery_attempt.record(time.monotonic() - began)
             self._count(delivery, outcome)
             await self._write_down(delivery, outcome)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from typing import Final
@@ -98,7 +99,9 @@ class Recorder:
             await self._commit(reader, delivery.sequence, [])
 
     async def _commit(self, reader: Reader, after: int, transitions: list[Transition]) -> None:
+        began = time.monotonic()
         added = await self._outgoing.record(reader.position, after, transitions)
+        self._metrics.commit[ROLE].record(time.monotonic() - began)
         reader.position = after
         self._metrics.commits.add(1, ROLE)
         if added:

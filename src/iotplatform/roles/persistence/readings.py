@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import msgspec
@@ -249,6 +250,7 @@ class ReadingWriter:
         Raises:
             Unavailable: a server is away; all of `parts` are to be tried again.
         """
+        began = time.monotonic()
         await self.latest.keep([prepared.work for *_, prepared in parts])
         try:
             await self._store.store([prepared.work for *_, prepared in parts])
@@ -266,6 +268,7 @@ class ReadingWriter:
             for part in parts:
                 left += await self._write([part])
             return left
+        self._metrics.commit["persistence"].record(time.monotonic() - began)
         for part in parts:
             await self._committed(part)
         return []

@@ -8,6 +8,7 @@ from iotplatform.adapters.nats.callout import Caller
 from iotplatform.adapters.tokens.verifier import DeviceClaims
 from iotplatform.errors import Rejected
 from iotplatform.roles.ingest.entrance import Entrance, Sign
+from iotplatform.runtime.strangers import Strangers
 
 CLAIMS = DeviceClaims("acme", "pump", "token-1", 2_000_000_000_000_000)
 
@@ -23,7 +24,7 @@ async def account_of(organization_id):
 
 
 def entrance(*, is_open, connections=0):
-    return Entrance(verify, account_of, lambda _: connections, is_open=is_open)
+    return Entrance(verify, account_of, lambda _: connections, Strangers(), is_open=is_open)
 
 
 def mqtt(client_id, password="good"):
@@ -94,3 +95,58 @@ async def test_without_a_password_only_open_mode_lets_anybody_in():
 def test_any_name_of_a_connection_is_parsed_or_is_nobodys(name):
     sign = Sign.parse(name)
     assert sign is None or str(sign) == name
+
+
+class Guessing:
+    """An attacker behind the same address as the devices `good-…`, and a clock that is turned by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.looked_at = []
+        strangers = Strangers(burst=10, every_s=1.0, now=lambda: self.now)
+        self.entrance = Entrance(self.verify, account_of, lambda _: 0, strangers, is_open=True)
+
+    async def verify(self, token):
+        self.looked_at.append(token)
+        if not token.startswith("good"):
+            raise Rejected("unauthenticated", "the token does not hold")
+        return CLAIMS
+
+    async def outcome(self, password, address="192.0.2.7", protocol="mqtt"):
+        try:
+            await self.entrance.decide(Caller(protocol, "acme:pump", "", password, address))
+        except Rejected as error:
+            return error.kind
+        return "in"
+
+
+@pytest.mark.parametrize("protocol", ["mqtt", "nats"])
+async def test_guesses_from_an_address_are_bounded(protocol):
+    stage = Guessing()
+    outcomes = [await stage.outcome(f"guess-{number}", protocol=protocol) for number in range(50)]
+    assert outcomes == ["unauthenticated"] * 10 + ["over_quota"] * 40
+    assert len(stage.looked_at) == 10
+    stage.now += 3
+    outcomes = [await stage.outcome(f"later-{number}", protocol=protocol) for number in range(50)]
+    assert outcomes == ["unauthenticated"] * 3 + ["over_quota"] * 47
+    assert await stage.outcome("guess", "192.0.2.8") == "unauthenticated"
+
+
+async def test_guesses_shut_out_nobody_who_was_let_in_and_nobody_for_long():
+    stage = Guessing()
+    assert await stage.outcome("good-1") == "in"
+    for number in range(50):
+        await stage.outcome(f"guess-{number}")
+    assert await stage.outcome("good-1") == "in"
+    assert await stage.outcome("good-2") == "over_quota"
+    assert await stage.outcome("good-2", "192.0.2.8") == "in"
+    # Known from there, it may come from here.
+    assert await stage.outcome("good-2") == "in"
+    stage.now += 1
+    assert await stage.outcome("good-3") == "in"
+
+
+async def test_one_old_token_that_is_tried_again_and_again_keeps_nobody_out():
+    stage = Guessing()
+    assert [await stage.outcome("old") for _ in range(100)] == ["unauthenticated"] * 100
+    assert await stage.outcome("good-1") == "in"
