@@ -241,10 +241,11 @@ async def test_a_slow_reader_is_left_and_slows_nobody(
         request = f"GET /organizations/{org}/live HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n"
         await loop.sock_sendall(slow, request.encode())
         assert b"200" in await loop.sock_recv(slow, 100)
-        batches, batch = 20, 1_000
+        # More than the buffers on the way hold.
+        batches, batch, text = 20, 1_000, 250 * "x"
         async with follow(management, f"/organizations/{org}/live") as stream:
-            for number in range(batches):
-                await send(platform, org, *[("oven", f"s{n}", float(number)) for n in range(batch)])
+            for _ in range(batches):
+                await send(platform, org, *[("oven", f"s{n}", text) for n in range(batch)])
                 count = 0
                 while count < batch:
                     count += len(values([await stream.next()]))
