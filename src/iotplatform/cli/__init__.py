@@ -21,6 +21,8 @@ COMMANDS: Final = {
     "migrate": "bring the database to this version's schema",
     "ledger": "accepted, stored, dead-lettered and in flight for each organization",
     "doctor": "what is wrong, and what to do about it",
+    "backup": "everything that a stopped platform keeps, in a folder or a tar file",
+    "restore": "a backup put into an empty data directory",
     "callout": "the public keys for the configuration of a nats-server of your own",
     "users": "people who may log in: users create-admin --email E --password-stdin",
     "simulate": "a fleet of devices, or a CSV file as one device",

