@@ -182,6 +182,11 @@ class Log(Section, frozen=True):
     level: Level = "info"
 
 
+class Otlp(Section, frozen=True):
+    endpoint: str | None = None
+    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
+
+
 class Settings(Section, frozen=True):
     data_dir: str = DEFAULT_DATA_DIR
     roles: str = ",".join(ROLES)
@@ -204,6 +209,7 @@ class Settings(Section, frozen=True):
     limits: Limits = Limits()
     query: QueryLimits = QueryLimits()
     log: Log = Log()
+    otlp: Otlp = Otlp()
 
     @property
     def data_path(self) -> Path:
