@@ -183,6 +183,11 @@ class Log(Section, frozen=True):
     level: Level = "info"
 
 
+class Otlp(Section, frozen=True):
+    endpoint: str | None = None
+    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
+
+
 class Settings(Section, frozen=True):
     data_dir: str = DEFAULT_DATA_DIR
     roles: str = ",".join(ROLES)
@@ -206,6 +211,7 @@ class Settings(Section, frozen=True):
     query: QueryLimits = QueryLimits()
     live: LiveLimits = LiveLimits()
     log: Log = Log()
+    otlp: Otlp = Otlp()
 
     @property
     def data_path(self) -> Path:

@@ -20,6 +20,7 @@ from iotplatform.app.platform import Platform
 from iotplatform.app.runtime_file import RuntimeFile
 from iotplatform.app.settings import ROLES, RoleName, Settings, parse_roles
 from iotplatform.app.settings_source import load_settings
+from iotplatform.app.traces import open_tracer
 from iotplatform.observability.log_level import LogLevel
 from iotplatform.observability.logs import configure
 from iotplatform.observability.metrics import Metrics
@@ -52,9 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
 async def _serve(settings: Settings, roles: frozenset[RoleName]) -> int:
     metrics = Metrics()
     logging = configure(metrics, format_=settings.log.format, level=settings.log.level)
+    tracer = metrics.tracer = await open_tracer(settings.otlp, metrics)
     try:
         return await _run(settings, roles, metrics, logging.level)
     finally:
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
         await asyncio.to_thread(logging.writer.close)
 
 

@@ -47,6 +47,7 @@ class AlarmRaised(msgspec.Struct, frozen=True, tag="raised", tag_field="transiti
     arrived_at: int
     latched: bool = False
     reminder_s: float | None = None
+    trace: str | None = None
 
 
 class AlarmCleared(msgspec.Struct, frozen=True, tag="cleared", tag_field="transition"):
@@ -70,6 +71,7 @@ class AlarmCleared(msgspec.Struct, frozen=True, tag="cleared", tag_field="transi
     arrived_at: int
     reason: ClearReason | None = None
     by: str | None = None
+    trace: str | None = None
 
 
 Transition = AlarmRaised | AlarmCleared

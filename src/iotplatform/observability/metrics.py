@@ -8,7 +8,7 @@ OpenTelemetry has no observable histogram.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
@@ -20,6 +20,9 @@ from prometheus_client.registry import Collector
 
 from iotplatform.observability.instruments import Counter, Gauge, Histogram, Level, PoolState, QueueState, Values
 from iotplatform.observability.server_metrics import ServerMetrics
+
+if TYPE_CHECKING:  # the exporter takes a tenth of a second to import, and few need it
+    from iotplatform.observability.tracing import Tracer
 
 PREFIX: Final = "iotplatform_"
 COMMITTING_ROLES: Final = ("analysis", "notification", "persistence")
@@ -87,6 +90,9 @@ class Metrics(Collector):
             "management_requests", "Answers of the management port", ("status",), [("2xx",), ("4xx",), ("5xx",)]
         )
         self.event_loop_delay = Histogram("event_loop_delay_seconds", "How late the event loop woke up, twice a second")
+        self.spans_lost = Counter("spans_lost", "Spans of traces that could not be exported")
+        # Goes with the metrics to whoever has something to show. None: nobody traces anything.
+        self.tracer: Tracer | None = None
         self.servers = ServerMetrics()
         self._gauges: list[Gauge] = []
         self._pools: dict[str, Callable[[], PoolState]] = {}

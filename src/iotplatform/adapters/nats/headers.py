@@ -20,6 +20,8 @@ FINGERPRINT: Final = "Iot-Fingerprint"
 CONTROL: Final = "Iot-Control"
 # Of a block or a letter made of messages of MQTT: up to where in `subjects.INTAKE` they go.
 INTAKE: Final = "Iot-Intake"
+# W3C trace context of a block or a transition that somebody traces.
+TRACEPARENT: Final = "traceparent"
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
 
 

@@ -9,7 +9,7 @@ request in which something turns out to be wrong: the answers are the same, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -21,6 +21,9 @@ from iotplatform.errors import PlatformError
 from iotplatform.roles.ingest.receiving import MAX_BODY_BYTES, Receiving, overloaded
 from iotplatform.roles.ingest.senders import Recent, Senders
 from iotplatform.runtime.clock import now_us
+
+if TYPE_CHECKING:
+    from iotplatform.observability.tracing import Tracer
 
 PATH: Final = b"/ingest"
 # Each of these means something that only the ordinary way knows.
@@ -46,6 +49,7 @@ class Door(Protocol):
 
     receiving: Receiving
     senders: Senders
+    tracer: Tracer | None
 
     def begin(self, body: bytes, arrived_at: int, answer: Answer, sender: Sender | None = None) -> bool: ...
 
@@ -59,6 +63,9 @@ class HotPath:
         self.is_our_host = is_our_host
         self.sender_of = door.senders.recent
         self.required = door.senders.required
+        # With a tracer, requests that are traced go the ordinary way.
+        self.tracer = door.tracer
+        self.special = SPECIAL if door.tracer is None else SPECIAL | {b"traceparent"}
 
     def plain(self, headers: list[tuple[bytes, bytes]], recent: Recent) -> tuple[bool, Sender | None]:
         """Whether these are the headers of a plain request, and whom it comes from; `recent` is the connection's."""
@@ -79,7 +86,7 @@ class HotPath:
                 # A second one is for the ordinary way.
                 if sender is not None or (sender := self.sender_of(value, recent)) is None:
                     return _NOT_PLAIN
-            elif name in SPECIAL or (name == b"accept" and value not in _ACCEPTS):
+            elif name in self.special or (name == b"accept" and value not in _ACCEPTS):
                 return _NOT_PLAIN
         let_in = sender is not None or not self.required
         return (let_in and hosts == 1 and 0 < length <= MAX_BODY_BYTES), sender
@@ -171,6 +178,7 @@ class HotProtocol(HttpProtocol):
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and (plain := hot.plain(self.headers, self._recent))[0]
+            and (hot.tracer is None or not hot.tracer.picks())
         ):
             self.end_head()
             exchange = Exchange(self, plain[1], keep_alive=self.staying and self.parser.should_keep_alive())

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from iotplatform.adapters.nats.headers import MSG_ID
+from iotplatform.adapters.nats.headers import MSG_ID, TRACEPARENT
 from iotplatform.adapters.nats.outstanding import OutstandingTransitions
 from iotplatform.adapters.nats.publisher import Publisher, PublishRefused, StreamFull
 from iotplatform.adapters.nats.subjects import notifications_subject
@@ -63,6 +63,8 @@ class TransitionPublisher:
         await self._wait_for_share(transition.organization_id, epoch, wait=wait)
         subject = notifications_subject(transition.organization_id, epoch, transition.device_id)
         headers = {MSG_ID: transition_id(transition)}
+        if transition.trace is not None:
+            headers[TRACEPARENT] = transition.trace
         try:
             async with self._places:
                 ack = await self._publisher.publish(subject, packed, headers, timeout_s=PUBLISH_TIMEOUT_S)

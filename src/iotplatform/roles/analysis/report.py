@@ -40,6 +40,8 @@ def _report_transition(metrics: Metrics, organization: str, transition: Transiti
         "sensor": transition.sensor,
         "severity": transition.severity,
     }
+    if transition.trace is not None:
+        fields["trace_id"] = transition.trace[3:35]
     if isinstance(transition, AlarmRaised):
         metrics.alarms_raised.add(1, transition.severity)
         log.info("analysis.alarm_raised", **fields, value=transition.trigger_value, position=transition.position)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 import structlog
 
-from iotplatform.adapters.nats.headers import CONTROL, BlockHeaders
+from iotplatform.adapters.nats.headers import CONTROL, TRACEPARENT, BlockHeaders
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.subjects import is_store_only
@@ -20,6 +20,7 @@ from iotplatform.domain.presence import NEVER, Presence
 from iotplatform.domain.reading import UnreadableBlock, decode_block
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.observability.span import Span
 from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, Piece, wanted_series
 from iotplatform.roles.analysis.evaluator import Evaluation, evaluate_in_slices
 from iotplatform.roles.analysis.holding import Held, Holdings
@@ -47,6 +48,8 @@ class Work(msgspec.Struct):
     states: dict[bytes, SeriesStates] = msgspec.field(default_factory=dict)
     outcome: Outcome = msgspec.field(default_factory=Outcome)
     encoded: list[bytes] = msgspec.field(default_factory=list)
+    # By position, of blocks that somebody traces.
+    spans: dict[int, Span] = msgspec.field(default_factory=dict)
 
 
 class Workbench:
@@ -73,6 +76,8 @@ class Workbench:
             if piece is None:
                 continue
             part.pieces.append(piece)
+            if self._metrics.tracer is not None and (trace := delivery.headers.get(TRACEPARENT)) is not None:
+                part.spans[delivery.sequence] = self._metrics.tracer.begin("block analysis", trace)
             part.wanted |= wanted_series([piece], part.index)
             if isinstance(piece, DecodedBlock):
                 await self._pace.done(len(piece.readings))
@@ -121,6 +126,13 @@ class Workbench:
             position=part.held.position,
         )
         part.outcome = await evaluate_in_slices(evaluation, part.pieces, self._pace)
+        if part.spans:
+            part.outcome.transitions = [
+                msgspec.structs.replace(one, trace=part.spans[one.position].traceparent)
+                if one.position in part.spans
+                else one
+                for one in part.outcome.transitions
+            ]
         for transition in part.outcome.transitions:
             part.encoded.append(encode_transition(transition))
             await self._pace.done(1)
@@ -136,6 +148,8 @@ class Workbench:
         )
         self._metrics.commit["analysis"].record(time.monotonic() - began)
         for part, failure in zip(work, verdicts, strict=True):
+            for span in part.spans.values():
+                span.finish(None if failure is None else type(failure).__name__)
             if failure is None:
                 part.held.position = part.last.sequence
                 self._metrics.commits.add(1, "analysis")

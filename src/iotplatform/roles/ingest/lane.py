@@ -24,14 +24,16 @@ from typing import Final
 import msgspec
 import structlog
 
-from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.adapters.nats.headers import TRACEPARENT, BlockHeaders
 from iotplatform.adapters.nats.publisher import Ack, Publisher, PublishRefused, StreamFull
 from iotplatform.adapters.nats.streams import DEDUP_WINDOW_S
 from iotplatform.domain.reading import FORMAT_VERSION, join_block
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
+from iotplatform.observability.span import Span
 from iotplatform.roles.ingest.idempotency import KeyedPart, key_is_taken
 from iotplatform.roles.ingest.request import Request
+from iotplatform.roles.ingest.request_traces import begin_block
 from iotplatform.runtime.backoff import Backoff
 
 log = structlog.get_logger(role="ingest")
@@ -164,10 +166,8 @@ class Lane:
             total=self._total + count,
             arrived_at=min(request.arrived_at for request in requests),
         )
-        encoded = headers.encode()
         keyed = requests[0].keyed
-        if keyed is not None:
-            encoded |= keyed.headers()
+        encoded, span = self._encode(headers, requests)
         self.in_flight = requests
         backoff = Backoff(0.05, 1.0)
         began = time.monotonic()
@@ -199,6 +199,20 @@ class Lane:
             raise
         finally:
             self.in_flight = []
+            if span is not None:
+                span.finish()
+
+    def _encode(self, headers: BlockHeaders, requests: list[Request]) -> tuple[dict[str, str], Span | None]:
+        """The same for every try; with the span of a block that somebody traces."""
+        encoded = headers.encode()
+        keyed = requests[0].keyed
+        if keyed is not None:
+            encoded |= keyed.headers()
+        tracer = self._metrics.tracer
+        span = None if tracer is None else begin_block(tracer, requests, self.subject, headers.count)
+        if span is not None:
+            encoded[TRACEPARENT] = span.traceparent
+        return encoded, span
 
     def _stored(self, requests: list[Request], headers: BlockHeaders, ack: Ack) -> None:
         self._number = headers.number

@@ -18,7 +18,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.idempotency import IdempotencyKey, KeyedPart
 from iotplatform.roles.ingest.lane import Lane, LaneLimits, Waiting
-from iotplatform.roles.ingest.request import DirectRequest, Request
+from iotplatform.roles.ingest.request import DirectRequest, Request, TracedRequest
 from iotplatform.runtime.tasks import Tasks
 
 
@@ -214,7 +214,13 @@ class Lanes:
         self, lane: Lane, chunk: bytes, count: int, arrived_at: int, keyed: KeyedPart | None = None
     ) -> Request:
         now = self._clock()
-        request = Request(chunk, count, arrived_at, now + self._limits.answer_after_s, keyed)
+        deadline = now + self._limits.answer_after_s
+        request: Request
+        if self._metrics.tracer is not None and (traceparent := self._metrics.tracer.current()) is not None:
+            request = TracedRequest(chunk, count, arrived_at, deadline, keyed)
+            request.traceparent = traceparent
+        else:
+            request = Request(chunk, count, arrived_at, deadline, keyed)
         self._start(lane, request, now)
         return request
 

@@ -42,6 +42,13 @@ class Request:
             self.stored.set_exception(error)
 
 
+class TracedRequest(Request):
+    """One whose sender, or the share that is picked, wants to know what becomes of it."""
+
+    __slots__ = ("traceparent",)
+    traceparent: str
+
+
 class DirectRequest(Request):
     """A request that is answered by a call at once: no future, and no turn of the event loop in between."""
 

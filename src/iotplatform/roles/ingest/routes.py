@@ -21,6 +21,7 @@ from iotplatform.roles.ingest.admission import WAIT
 from iotplatform.roles.ingest.lanes import no_room
 from iotplatform.roles.ingest.payload import blame, count_at_a_glance, decode_plainly, named_early
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
+from iotplatform.roles.ingest.request_traces import traced
 from iotplatform.roles.ingest.senders import Senders, address_of, authorization_of
 from iotplatform.roles.ingest.wishes import LENIENT, Query, format_of, is_lenient, key_of
 from iotplatform.runtime.clock import now_us
@@ -54,6 +55,7 @@ class IngestEndpoint:
         self._registry = acceptance.registry
         self.senders = senders
         self._metrics = metrics
+        self.tracer = metrics.tracer
         self.receiving = Receiving(MAX_RECEIVING_BYTES)
         metrics.watch_queue("receiving_bytes", lambda: QueueState(self.receiving.held, self.receiving.most))
 
@@ -114,6 +116,13 @@ class IngestEndpoint:
         return error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.tracer is None:
+            await self._answer(scope, receive, send)
+            return
+        async with traced(self.tracer, scope):
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         arrived_at = now_us()
         try:

@@ -148,15 +148,26 @@ class Dispatcher:
 
     async def _deliver(self, delivery: OutgoingDelivery) -> None:
         try:
-            began = time.monotonic()
-            outcome = await deliver_once(delivery, self._channels, self._vault)
-            self._metrics.delivery_attempt.record(time.monotonic() - began)
+            outcome = await self._attempt(delivery)
             self._count(delivery, outcome)
             await self._write_down(delivery, outcome)
         finally:
             del self._sending[delivery.id]
             self._wake.set()
             self._drained.set()
+
+    async def _attempt(self, delivery: OutgoingDelivery) -> Outcome:
+        began = time.monotonic()
+        trace = None if self._metrics.tracer is None else getattr(event_of(delivery), "trace", None)
+        if self._metrics.tracer is None or trace is None:
+            outcome = await deliver_once(delivery, self._channels, self._vault)
+        else:
+            span = self._metrics.tracer.begin("notification delivery", trace, delivery=str(delivery.id))
+            with self._metrics.tracer.about(span):
+                outcome = await deliver_once(delivery, self._channels, self._vault)
+            span.finish(outcome.attempt.detail or None, channel=outcome.channel_type, outcome=outcome.attempt.outcome)
+        self._metrics.delivery_attempt.record(time.monotonic() - began)
+        return outcome
 
     def _count(self, delivery: OutgoingDelivery, outcome: Outcome) -> None:
         self._metrics.notifications.add(1, outcome.channel_type, outcome.attempt.outcome)

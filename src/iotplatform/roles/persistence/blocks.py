@@ -14,6 +14,7 @@ from iotplatform.domain.dead_letter import DeadLetter, Reason, encode_payload
 from iotplatform.domain.gap import NOTHING_KNOWN, LaneFollower, LanePlace
 from iotplatform.domain.reading import Reading, UnreadableBlock, decode_block
 from iotplatform.domain.telemetry import Newest
+from iotplatform.observability.span import Span
 
 
 class Prepared(msgspec.Struct):
@@ -28,6 +29,8 @@ class Prepared(msgspec.Struct):
     arrivals: list[tuple[int, int]]
     places: dict[str, LanePlace]
     refusal: str | None = None
+    # Of blocks that somebody traces.
+    spans: list[Span] = msgspec.field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:

@@ -10,6 +10,7 @@ import structlog
 
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
+from iotplatform.adapters.nats.headers import TRACEPARENT
 from iotplatform.adapters.nats.partitions import Partition, PartitionKey, PartitionReaders
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Batch, Readers
@@ -242,6 +243,9 @@ class ReadingWriter:
             return None
         lanes = self._lanes[partition.key]
         prepared = prepare(partition.organization.epoch, partition.number, position, fresh, lanes)
+        if self._metrics.tracer is not None:
+            traces = [delivery.headers[TRACEPARENT] for delivery in fresh if TRACEPARENT in delivery.headers]
+            prepared.spans = [self._metrics.tracer.begin("block commit", trace) for trace in traces]
         return reader, partition, fresh[-1], prepared
 
     async def _write(self, parts: list[Part]) -> list[Part]:
@@ -286,12 +290,15 @@ class ReadingWriter:
         self._metrics.readings_stored.add(len(work.readings))
         if work.dead_lettered:
             self._metrics.readings_dead_lettered.add(work.dead_lettered, "persistence")
+        for span in prepared.spans:
+            span.finish()
         log.info(
             "persistence.stored",
             organization=partition.organization.id,
             partition=partition.number,
             position=work.after,
             readings=len(work.readings),
+            **({"trace_ids": [span.trace_id for span in prepared.spans]} if prepared.spans else {}),
         )
 
     def _follow_lanes(self, partition: Partition, last: Delivery, prepared: Prepared) -> None:
