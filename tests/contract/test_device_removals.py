@@ -91,7 +91,7 @@ class Stand:
         await self.latest.mark_complete(
             self.organization.epoch, await self.latest.incomplete_since(self.organization.epoch, 1)
         )
-        found = await self.latest.read(self.organization.epoch, ["oven"])
+        found = await self.latest.page(self.organization.epoch, ["oven"], None, 10)
         return found[0][3] if found else None
 
     async def pending(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -10,6 +11,7 @@ from iotplatform.domain.explanation import SeenReading
 from iotplatform.domain.reading import Reading, Value
 from iotplatform.errors import PlatformError
 
+SeriesKey = tuple[str, str]
 # A device, a sensor, and a time in microseconds: where a page ends.
 Place = tuple[str, str, int]
 # A reading, and the position of its block in the stream.
@@ -47,8 +49,8 @@ class TelemetryStore(Protocol):
     async def page(self, epoch: int, limit: int, after: Place | None, wanted: TelemetryRange) -> list[Reading]:
         """By device, sensor and time; `after` is the place of the last one of the page before."""
 
-    async def latest(self, epoch: int, device_ids: list[str]) -> list[Reading]:
-        """The newest reading of every series (of some devices), in any order."""
+    async def latest(self, epoch: int, device_ids: Sequence[str], after: SeriesKey | None, limit: int) -> list[Reading]:
+        """The newest reading of each series (of some devices) beyond `after`, by device and sensor as text."""
 
     async def newest(self, epoch: int) -> Newest: ...
 

@@ -76,20 +76,36 @@ async def test_latest_is_by_time_of_reading(stand) -> None:
         await stand.put(epoch, [(Reading("d", "s", float(position), at), stand.positions[epoch] + 1)])
     await stand.put(epoch, [(Reading("e", "s", True, NOON), stand.positions[epoch] + 1)])
 
-    latest = await stand.store.latest(epoch, [])
-    assert sorted(latest, key=lambda one: one.device_id) == [
+    assert await stand.store.latest(epoch, [], None, 10) == [
         Reading("d", "s", 2.0, future),
         Reading("e", "s", True, NOON),
     ]
-    assert await stand.store.latest(epoch, ["e", "nobody"]) == [Reading("e", "s", True, NOON)]
+    assert await stand.store.latest(epoch, ["e", "nobody"], None, 10) == [Reading("e", "s", True, NOON)]
     assert (await stand.store.newest(epoch))["d", "s"][0] == future
     assert [one.at for one in await stand.all(epoch, device_ids=("d",))] == [0, NOON - 1, NOON, future]
+
+
+async def test_latest_comes_in_pages(stand) -> None:
+    """In the order of the text itself, in which capitals come first, and whatever is in a name."""
+    epoch = await stand.make()
+    series = [(device, sensor) for device in ("B", "a", "a-1", "ab", "b") for sensor in ("T", "t", "t,x=1 y", "ü")]
+    await stand.put(epoch, [(Reading(*key, float(number), NOON), 1) for number, key in enumerate(series)])
+    assert series == sorted(series)
+    for limit in (1, 3, 7, 20, 21):
+        found, after = [], None
+        while page := await stand.store.latest(epoch, [], after, limit):
+            assert len(page) <= limit
+            found += [(one.device_id, one.sensor) for one in page]
+            after = found[-1]
+        assert found == series
+    some = await stand.store.latest(epoch, ["b", "a"], ("a", "t"), 3)
+    assert [(one.device_id, one.sensor) for one in some] == [("a", "t,x=1 y"), ("a", "ü"), ("b", "T")]
 
 
 async def test_nothing_is_found_where_nothing_was_stored(stand) -> None:
     epoch = await stand.make()
     assert await stand.all(epoch) == []
-    assert await stand.store.latest(epoch, []) == []
+    assert await stand.store.latest(epoch, [], None, 10) == []
     assert await stand.store.newest(epoch) == {}
     assert await stand.store.last_readings(epoch, "d", [], after="", limit=10, readings=5) == []
     await stand.put(epoch, [(Reading("d", "s", 1.0, NOON), 1)])

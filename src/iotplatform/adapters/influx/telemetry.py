@@ -104,13 +104,20 @@ class InfluxTelemetry:
                 found += await self._range(epoch, chunk, since, until, limit - len(found))
         return found[:limit]
 
-    async def latest(self, epoch: int, device_ids: list[str]) -> list[Reading]:
-        found: Newest = {}
-        for some in _chunks(device_ids, SERIES_IN_A_QUERY):
-            found |= await self._newest(epoch, some)
-        if not device_ids:
-            found = await self._newest(epoch, [])
-        return [Reading(device, sensor, value, at) for (device, sensor), (at, _, value) in found.items()]
+    async def latest(self, epoch: int, device_ids: Sequence[str], after: SeriesKey | None, limit: int) -> list[Reading]:
+        found: list[Reading] = []
+        place = after or ("", "")
+        while len(found) < limit and (keys := await self._series(epoch, place, tuple(device_ids))):
+            place = keys[-1]
+            for chunk in _chunks(keys[: limit - len(found)], SERIES_IN_A_QUERY):
+                place = chunk[-1]
+                newest = await self._select(epoch, _any_of(chunk), "ORDER BY time DESC LIMIT 1")
+                found += [
+                    Reading(key[0], key[1], value_of(kind, value, text), at)
+                    for key in chunk
+                    for at, kind, _, value, text in newest.get(key, [])
+                ]
+        return found
 
     async def newest(self, epoch: int) -> Newest:
         return await self._newest(epoch, [])

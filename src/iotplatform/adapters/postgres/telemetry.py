@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
@@ -11,7 +12,7 @@ from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.reading_rows import BOOLEAN, TEXT
 from iotplatform.domain.explanation import SeenReading
 from iotplatform.domain.reading import Reading, Value
-from iotplatform.domain.telemetry import LastReadings, Newest, Place, TelemetryRange
+from iotplatform.domain.telemetry import LastReadings, Newest, Place, SeriesKey, TelemetryRange
 from iotplatform.domain.timestamps import to_datetime, to_microseconds
 
 # Each series contributes no more than a page, and the index gives the series in order, so that a page of a large
@@ -33,13 +34,16 @@ ORDER BY s.device_id, s.sensor, r.at
 LIMIT $9
 """
 
+# In the order that Redis has too, whatever the database's collation is: who answers may change between two pages.
 _LATEST: Final = """
 SELECT s.device_id, s.sensor, r.kind, r.at, r.value, r.text
 FROM series s CROSS JOIN LATERAL (
     SELECT kind, at, value, text FROM readings WHERE series_id = s.id ORDER BY at DESC LIMIT 1
 ) r
 WHERE s.epoch = $1 AND (cardinality($2::text[]) = 0 OR s.device_id = ANY($2))
-ORDER BY s.device_id, s.sensor
+    AND (s.device_id COLLATE "C", s.sensor COLLATE "C") > ($3::text, $4::text)
+ORDER BY s.device_id COLLATE "C", s.sensor COLLATE "C"
+LIMIT $5
 """
 
 # By time, because that is how they are kept; nobody looks for those that came very late.
@@ -106,9 +110,10 @@ class PostgresTelemetry:
             )
         return [_reading(row) for row in rows]
 
-    async def latest(self, epoch: int, device_ids: list[str]) -> list[Reading]:
+    async def latest(self, epoch: int, device_ids: Sequence[str], after: SeriesKey | None, limit: int) -> list[Reading]:
         with translated():
-            return [_reading(row) for row in await self._pool.fetch(_LATEST, epoch, device_ids)]
+            rows = await self._pool.fetch(_LATEST, epoch, list(device_ids), *(after or ("", "")), limit)
+        return [_reading(row) for row in rows]
 
     async def newest(self, epoch: int) -> Newest:
         with translated():

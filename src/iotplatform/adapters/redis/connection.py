@@ -123,15 +123,6 @@ class RedisConnection:
             results: list[list[bytes | None]] = await pipeline.execute()
             return results
 
-    async def get_all(self, key: str, marker: str) -> dict[bytes, bytes] | None:
-        """A whole hash, or None when `marker` does not exist."""
-        with translated():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.exists(marker)
-            pipeline.hgetall(key)
-            exists, fields = await pipeline.execute()
-        return fields if exists else None
-
     async def get_hash(self, key: str) -> dict[bytes, bytes]:
         with translated():
             fields: Any = await self._redis.hgetall(key)

@@ -72,7 +72,8 @@ class Lease:
 
     def resize(self, now: float) -> None:
         """Before more is asked for."""
-        lasted = now - self._asked_at
+        # The first one tells nothing.
+        lasted = now - self._asked_at if self._asked_at else TOO_FAST_S
         if lasted < TOO_FAST_S:
             # Towards what would have lasted long enough; each step is a round trip.
             times = min(MOST_TIMES, max(2, int(TOO_FAST_S / max(lasted, 0.001))))

@@ -86,24 +86,25 @@ async def list_latest(
     device_ids = list(check_device_ids(device_id))
     after = decode_cursor(cursor, BY_SERIES)
     organization = await context.organization(org)
-    found = await _latest(context, organization, device_ids)
-    if after is not None:
-        found = [reading for reading in found if (reading.device_id, reading.sensor) > after]
-    return page(found[: limit + 1], limit, _answer, lambda last: (last.device_id, last.sensor))
+    found = await _latest(context, organization, device_ids, after, limit + 1)
+    return page(found, limit, _answer, lambda last: (last.device_id, last.sensor))
 
 
-async def _latest(context: ManagementContext, organization: Organization, device_ids: list[str]) -> list[Reading]:
-    """By device and sensor; from the store while Redis is away or was emptied."""
+async def _latest(
+    context: ManagementContext,
+    organization: Organization,
+    device_ids: list[str],
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[Reading]:
+    """From the store while Redis is away or was emptied; both have the same order."""
     try:
-        known = await context.latest.read(organization.epoch, device_ids)
+        known = await context.latest.page(organization.epoch, device_ids, after, limit)
     except Unavailable:
         known = None
     if known is None:
-        found = await context.telemetry.latest(organization.epoch, device_ids)
-    else:
-        found = [Reading(device_id, sensor, value, at) for device_id, sensor, value, at in known]
-    # Sorted here, so that a cursor means the same whoever answered, and whatever the database's collation is.
-    return sorted(found, key=lambda reading: (reading.device_id, reading.sensor))
+        return await context.telemetry.latest(organization.epoch, device_ids, after, limit)
+    return [Reading(device_id, sensor, value, at) for device_id, sensor, value, at in known]
 
 
 def _answer(reading: Reading) -> ReadingAnswer:

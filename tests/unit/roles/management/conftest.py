@@ -74,12 +74,15 @@ class Latest:
         self.known: list[tuple[str, str, Value, int]] | None = None
         self.failure: Exception | None = None
 
-    async def read(self, epoch: int, device_ids: list[str]) -> list[tuple[str, str, Value, int]] | None:
+    async def page(
+        self, epoch: int, device_ids: list[str], after: tuple[str, str] | None, limit: int
+    ) -> list[tuple[str, str, Value, int]] | None:
         if self.failure is not None:
             raise self.failure
         if self.known is None:
             return None
-        return [entry for entry in self.known if not device_ids or entry[0] in device_ids]
+        wanted = [entry for entry in sorted(self.known) if not device_ids or entry[0] in device_ids]
+        return [entry for entry in wanted if after is None or entry[:2] > after][:limit]
 
 
 class Analysis:
