@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: run setup setup-dev test check lock wheel clean
+.PHONY: run setup setup-dev test check lock wheel sbom clean
 
 run: setup
 	@exec $(BIN)/iotplatform serve
@@ -45,6 +45,12 @@ lock:
 
 wheel: setup-dev
 	@$(BIN)/python -m hatchling build -t wheel
+
+# What an installation consists of, from the lock, with the hashes: CycloneDX, the same for the same lock.
+SBOM ?= dist/sbom.json
+sbom: setup-dev
+	@mkdir -p $(dir $(SBOM))
+	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON --pyproject pyproject.toml --output-file $(SBOM) requirements.txt
 
 clean:
 	@rm -rf $(VENV) dist build

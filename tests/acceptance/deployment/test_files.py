@@ -81,6 +81,14 @@ class TestCompose:
         }
         assert [port for port in published if not port.startswith("127.0.0.1:")] == []
 
+    def test_production_lets_in_only_what_asks_for_credentials_over_tls(self) -> None:
+        services = load("compose.production.yaml")["services"]
+        published = {(name, port) for name, service in services.items() for port in service.get("ports", [])}
+        assert {each for each in published if not each[1].startswith("127.0.0.1:")} == {("nats", "8883:8883")}
+        configured = (CONFIG / "nats" / "node.conf").read_text()
+        assert re.search(r'mqtt \{\s+listen: "0.0.0.0:8883"\s+tls \{ cert_file: ', configured)
+        assert "auth_callout {" in configured
+
     def test_every_service_has_a_pinned_image_and_a_bound_of_memory(self, services: dict[str, Any]) -> None:
         for name, service in services.items():
             image, _, tag = service["image"].partition(":")
@@ -119,6 +127,15 @@ class TestConfigurations:
             file = tmp_path / "node.conf"
             file.write_text(text)
         check(str(find_nats_server()), "-t", "-c", str(file), **environment, NATS_ROUTES_PASSWORD="demo-routes")
+
+    def test_systemd_takes_its_unit(self, tmp_path: Path) -> None:
+        analyze = program("systemd-analyze")
+        unit = tmp_path / "iotplatform.service"
+        # The program and the user are those of another machine.
+        text = (CONFIG / "systemd" / "iotplatform.service").read_text()
+        assert "IOTPLATFORM_AUTH__MODE=required" in text
+        unit.write_text(text.replace("/opt/iotplatform/bin/iotplatform", "/bin/true"))
+        check(analyze, "verify", "--man=no", str(unit))
 
     @pytest.mark.parametrize("name", ["prometheus", "production"])
     def test_prometheus_takes_its_configuration_and_rules(self, name: str) -> None:
