@@ -103,6 +103,8 @@ class Platform:
             health.ready = True
             self.started_in_s = time.monotonic() - began
             on_ready(file, self.started_in_s)
+            for end in assembly.endings:
+                stack.callback(end)
             stack.callback(health.stopping)
             await self._until_stopped(tasks)
             await self._let_balancers_notice(health, server, tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.removal import EpochRemover
 from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.shares import SharedReaders
+from iotplatform.adapters.nats.tails import Tails
 from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
@@ -59,6 +61,7 @@ from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
+from iotplatform.roles.management.live_streams import LiveStreams
 from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
@@ -86,7 +89,10 @@ class Role(Protocol):
 
 
 class Assembly(msgspec.Struct):
-    """The roles of this process, the applications they bring, and the readers whose lag is shown."""
+    """The roles of this process, the applications they bring, and the readers whose lag is shown.
+
+    `endings` are called when the process is told to stop: what they end would hold up the HTTP server for ever.
+    """
 
     roles: list[Role] = msgspec.field(default_factory=list)
     apps: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -94,6 +100,7 @@ class Assembly(msgspec.Struct):
     setup_token: str | None = None
     readers: list[Readers] = msgspec.field(default_factory=list)
     shares: list[SharedReaders] = msgspec.field(default_factory=list)
+    endings: list[Callable[[], None]] = msgspec.field(default_factory=list)
 
 
 async def assemble(
@@ -202,14 +209,20 @@ async def assemble(
             destinations=sending.destinations,
             channels=sending.channels,
             test_turns=TestTurns(),
+            live=LiveStreams(Tails(connection), settings.live),
         )
-        role = ManagementRole(resources.database)
-        resources.changes.register(role.changed)
-        made.roles.append(role)
-        made.apps["management"] = management_app(
-            routes(context), host_rules(settings, settings.management.host), metrics
-        )
+        _add_management(made, settings, resources, context, metrics)
     return made
+
+
+def _add_management(
+    made: Assembly, settings: Settings, resources: Resources, context: ManagementContext, metrics: Metrics
+) -> None:
+    role = ManagementRole(resources.database, context.live.tails)
+    resources.changes.register(role.changed)
+    made.roles.append(role)
+    made.endings.append(context.live.end)
+    made.apps["management"] = management_app(routes(context), host_rules(settings, settings.management.host), metrics)
 
 
 async def _telemetry_queries(

@@ -18,6 +18,7 @@ from iotplatform.adapters.webhook.addresses import WebhookSettings
 from iotplatform.app.http.forwarding import Network, parse_networks
 from iotplatform.domain.identifiers import sensor_fault
 from iotplatform.domain.limit import Limits, rate_faults
+from iotplatform.domain.live import LiveLimits
 from iotplatform.domain.querying.query import QueryLimits
 from iotplatform.domain.rule import Operator, Positive, Rule, Severity, Threshold
 from iotplatform.errors import ConfigError
@@ -208,6 +209,7 @@ class Settings(Section, frozen=True):
     audit: Audit = Audit()
     limits: Limits = Limits()
     query: QueryLimits = QueryLimits()
+    live: LiveLimits = LiveLimits()
     log: Log = Log()
     otlp: Otlp = Otlp()
 

@@ -21,6 +21,8 @@ from iotplatform.errors import Rejected, Unavailable
 # From the first byte, or the connection itself, to the last header; and from there to the end of the body.
 HEAD_WITHIN_S: Final = 10.0
 BODY_WITHIN_S: Final = 30.0
+# So long an answer may wait for a client that takes nothing of it.
+TAKEN_WITHIN_S: Final = 60.0
 LOOK_EVERY_S: Final = 1.0
 NEVER: Final = math.inf
 
@@ -59,6 +61,8 @@ class Protocol(HttpToolsProtocol):
     most_connections: ClassVar[float] = math.inf
     # When what is being received has begun.
     _since = NEVER
+    # Since when an answer waits for its client.
+    _full_since = NEVER
 
     _requests_begun = 0
     _in_head = True
@@ -79,7 +83,10 @@ class Protocol(HttpToolsProtocol):
         self.open_connections[port] = self.open_connections.get(port, 0) - 1
 
     def look(self, now: float) -> None:
-        """Cut the connection when its head or its body takes too long."""
+        """Cut the connection when its head or its body takes too long, or nothing of an answer is taken."""
+        if now - self._full_since > TAKEN_WITHIN_S:
+            self.transport.abort()
+            return
         cycle: Any = self.cycle
         if self._since == NEVER:
             answered = cycle is None or cycle.response_complete
@@ -99,6 +106,14 @@ class Protocol(HttpToolsProtocol):
         else:
             detail = f"the request's {what} did not arrive within {within_s:g} s"
             self._refuse(HTTPException(status_code=408, detail=detail))
+
+    def pause_writing(self) -> None:
+        self._full_since = self.clock.now
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._full_since = NEVER
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         begun = self._requests_begun

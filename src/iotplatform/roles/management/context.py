@@ -31,6 +31,7 @@ from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import Rejected
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.entrance import Entrance
+from iotplatform.roles.management.live_streams import LiveStreams
 from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.test_turns import TestTurns
 
@@ -67,6 +68,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     destinations: Destinations
     channels: Mapping[str, NotificationChannel]
     test_turns: TestTurns
+    live: LiveStreams
 
     async def organization(self, organization_id: str) -> Organization:
         """The organization of a request.

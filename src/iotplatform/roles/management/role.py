@@ -1,4 +1,6 @@
-"""The management role beside its routes: rule packs reach the organizations that have them."""
+"""The management role beside its routes: rule packs reach the organizations that have them, and live streams hear what
+is new.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from iotplatform.adapters.nats.tails import Tails
 from iotplatform.adapters.postgres import rule_pack_changes
 from iotplatform.adapters.postgres.changes import EVERYTHING, Change
 from iotplatform.adapters.postgres.connection import Database
@@ -25,8 +28,9 @@ class ManagementRole:
 
     name = "management"
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tails: Tails) -> None:
         self._database = database
+        self._tails = tails
         self._tasks = Tasks(self.name)
         self._wake = asyncio.Event()
 
@@ -37,6 +41,7 @@ class ManagementRole:
 
     async def start(self) -> None:
         self._tasks.start(self._keep_packs(), "rule_packs")
+        self._tasks.start(self._tails.run(), "live")
 
     async def wait(self) -> None:
         await self._tasks.wait()

@@ -47,6 +47,7 @@ from iotplatform.roles.management.devices import (
 )
 from iotplatform.roles.management.ledger import read_ledger
 from iotplatform.roles.management.limits import put_device_limits, put_limits, read_device_limits, read_limits
+from iotplatform.roles.management.live import follow_live
 from iotplatform.roles.management.mappings import (
     create_mapping,
     delete_mapping,
@@ -215,6 +216,7 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         put_window,
         delete_window,
         list_readings,
+        follow_live,
         list_latest,
         import_devices,
         list_provisioning_keys,

@@ -19,6 +19,7 @@ from litestar.types import Receive, Scope, Send
 from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.domain.querying.query import TelemetryQuery
 from iotplatform.errors import PlatformError, Rejected, Unavailable
+from iotplatform.roles.management.connected import while_connected
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.paging import Page, encode_cursor
 from iotplatform.roles.management.telemetry_formats import FORMATS, Csv, Ndjson, Parquet, ReadingAnswer, answer_of
@@ -80,6 +81,9 @@ class TelemetryStream(Response[Any]):
         return self._answer
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await while_connected(receive, self._send(send))
+
+    async def _send(self, send: Send) -> None:
         context, epoch, query, media_type = self._made
         headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
         started = False

@@ -12,13 +12,34 @@ import pytest
 from iotplatform.app.http import protocol
 from iotplatform.app.http import server as server_module
 from iotplatform.app.http.server import HttpServer, bind, port_of
+from iotplatform.roles.management.connected import while_connected
 
 CUT = b"cut"
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
 
 
+# What became of the answer at `/endless`.
+ended: asyncio.Queue[bool] = asyncio.Queue()
+
+
+async def endless(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def write() -> None:
+        while True:
+            await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+            await asyncio.sleep(0.01)
+
+    await while_connected(receive, write())
+    ended.put_nowait(True)
+
+
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answers by what it got; `/early` before it has it."""
+    """Answers by what it got; `/early` before it has it, `/endless` without an end."""
+    if scope["path"] == "/endless":
+        await endless(receive, send)
+        return
     if scope["path"] != "/early":
         body = b""
         more = True
@@ -35,6 +56,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 0.3)
     monkeypatch.setattr(protocol, "BODY_WITHIN_S", 0.6)
+    monkeypatch.setattr(protocol, "TAKEN_WITHIN_S", 0.6)
     monkeypatch.setattr(protocol, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(server_module, "MOST_CONNECTIONS", 20)
     listener = bind("test", "127.0.0.1", 0)
@@ -144,3 +166,24 @@ async def test_a_flood_of_connections_is_bounded_and_passes(port: int) -> None:
         await writer.wait_closed()
     await asyncio.sleep(0.1)
     assert status(await talk(port, HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"0123456789")) == 200
+
+
+async def test_an_answer_that_nobody_takes_ends(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+    writer.write(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readexactly(10)
+    async with asyncio.timeout(10):
+        assert await ended.get()
+    writer.transport.abort()
+
+
+async def test_an_answer_that_is_taken_goes_on_and_ends_with_its_client(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+    began = asyncio.get_running_loop().time()
+    async with asyncio.timeout(10):
+        while asyncio.get_running_loop().time() - began < 2 * protocol.TAKEN_WITHIN_S:
+            assert await reader.read(1 << 20)
+        assert ended.empty()
+        writer.transport.abort()
+        assert await ended.get()

@@ -13,6 +13,7 @@ from litestar import Litestar
 
 from iotplatform.adapters.nats.dead_letters import LetterPage, PlacedLetter
 from iotplatform.adapters.nats.replay import ReplayResult
+from iotplatform.adapters.nats.tails import Tails
 from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.changes import Change
@@ -38,6 +39,7 @@ from iotplatform.domain.dead_letter import DeadLetter, LetterFilter
 from iotplatform.domain.evaluation import RuleState
 from iotplatform.domain.ledger import LedgerEntry
 from iotplatform.domain.limit import Limits
+from iotplatform.domain.live import LiveLimits
 from iotplatform.domain.notification import Notification
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.querying.query import QueryLimits
@@ -46,6 +48,7 @@ from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
+from iotplatform.roles.management.live_streams import LiveStreams
 from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.management.test_turns import TestTurns
@@ -137,6 +140,8 @@ class Channel:
 
 class Stubs:
     def __init__(self) -> None:
+        # Nothing in here follows a stream.
+        self.connection: Any = None
         self.channel = Channel()
         self.names = {"hooks.example.org": ["93.184.216.34"], "inner.example.org": ["10.0.0.7"]}
         self.controls = Controls()
@@ -233,6 +238,7 @@ async def context(database: Database, queries: TelemetryQueries, stubs: Stubs, k
         destinations=Destinations(WebhookSettings(), stubs.resolve),
         channels={"log": stubs.channel, "email": stubs.channel, "webhook": stubs.channel},
         test_turns=TestTurns(),
+        live=LiveStreams(Tails(stubs.connection), LiveLimits()),
         **parts,
     )
 

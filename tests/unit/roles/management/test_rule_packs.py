@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from iotplatform.adapters.nats.tails import Tails
 from iotplatform.adapters.postgres import rule_pack_changes
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
@@ -31,6 +32,10 @@ WET: dict[str, Any] = {
 }
 
 
+# Nothing in here follows a stream.
+NOBODY: Any = None
+
+
 @pytest.fixture
 async def pack(client: httpx.AsyncClient) -> str:
     """The path of a pack with two rules."""
@@ -42,7 +47,7 @@ async def pack(client: httpx.AsyncClient) -> str:
 
 @pytest.fixture
 async def role(database: Database) -> AsyncIterator[ManagementRole]:
-    role = ManagementRole(database)
+    role = ManagementRole(database, Tails(NOBODY))
     await role.start()
     yield role
     await role.stop()
@@ -182,7 +187,7 @@ async def test_a_change_reaches_every_organization_whoever_was_interrupted(
     assert {
         key: rule["raise_after"] for key, rule in (await rules_of(client, due[1].organization_id, pack)).items()
     } == {"hot": 3, "wet": 3}
-    roles = [ManagementRole(database), ManagementRole(database)]
+    roles = [ManagementRole(database, Tails(NOBODY)), ManagementRole(database, Tails(NOBODY))]
     for role in roles:
         await role.start()
 

@@ -1,0 +1,59 @@
+"""Server-Sent Events as a client reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import httpx
+
+
+class Event(NamedTuple):
+    name: str
+    id: str
+    data: dict[str, Any]
+
+
+class EventStream:
+    """`comments` counts the lines that carry nothing."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.events: list[Event] = []
+        self.comments = 0
+        self._lines = response.aiter_lines()
+
+    async def next(self, within_s: float = 15.0) -> Event:
+        """Raises StopAsyncIteration when the server ends the stream."""
+        fields: dict[str, str] = {}
+        async with asyncio.timeout(within_s):
+            async for line in self._lines:
+                if not line and "event" in fields:
+                    event = Event(fields["event"], fields["id"], json.loads(fields["data"]))
+                    self.events.append(event)
+                    return event
+                name, _, value = line.partition(":")
+                self.comments += bool(line) and not name
+                fields[name] = value.strip()
+        raise StopAsyncIteration
+
+    async def until(self, found: Callable[[Event], bool], within_s: float = 30.0) -> list[Event]:
+        """All events up to the one that was looked for."""
+        seen: list[Event] = []
+        async with asyncio.timeout(within_s):
+            while not seen or not found(seen[-1]):
+                seen.append(await self.next(within_s))
+        return seen
+
+
+@asynccontextmanager
+async def follow(
+    client: httpx.AsyncClient, path: str, after: str | None = None, **query: Any
+) -> AsyncIterator[EventStream]:
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+    async with client.stream("GET", path, params=query, headers=headers, timeout=60) as response:
+        assert response.status_code == 200, await response.aread()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield EventStream(response)
