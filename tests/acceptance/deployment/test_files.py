@@ -55,6 +55,16 @@ class TestCompose:
     def test_compose_takes_it(self, profile: str) -> None:
         check(program("docker-compose"), "--profile", profile, "config", "-q")
 
+    def test_compose_takes_the_override_with_traces(self, services: dict[str, Any]) -> None:
+        files = ("-f", "compose.yaml", "-f", "compose.traces.yaml")
+        check(program("docker-compose"), *files, "--profile", "whole", "--profile", "split", "config", "-q")
+        override = load("compose.traces.yaml")["services"]
+        jaeger = override.pop("jaeger")
+        assert re.search(r":\d+\.\d+$", jaeger["image"])
+        assert jaeger["mem_limit"]
+        assert [port for port in jaeger["ports"] if not port.startswith("127.0.0.1:")] == []
+        assert override.keys() == {"app", *ROLES}
+
     def test_compose_takes_the_production_override(self, tmp_path: Path) -> None:
         compose = program("docker-compose")
         for name in ("compose.yaml", "compose.production.yaml", "config"):
