@@ -49,8 +49,10 @@ class Guesses:
         holder = holder_of(address)
         subjects = {BY_ADDRESS: holder, BY_BOTH: f"{holder} {account}", BY_ACCOUNT: account}
         wait_s = max(self._own[bound].take(subject) for bound, subject in subjects.items())
-        asks = [_ask(bound, subject, want=1) for bound, subject in subjects.items()]
-        wait_s = max(wait_s, *(grant.wait_s for grant in await self._granted(asks)), 0.0)
+        # What is refused here already takes nothing from what the others may let in.
+        if not wait_s:
+            asks = [_ask(bound, subject, want=1) for bound, subject in subjects.items()]
+            wait_s = max(grant.wait_s for grant in await self._granted(asks))
         if wait_s:
             raise Rejected("over_quota", "too many attempts: wait before the next one", retry_after_s=wait_s)
 

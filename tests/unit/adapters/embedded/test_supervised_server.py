@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -14,6 +15,8 @@ from iotplatform.adapters.embedded.supervised_server import SupervisedServer
 from iotplatform.errors import ConfigError, Unavailable
 
 QUICK = Timing(probe_every_s=0.02, hang_after_s=0.15, first_backoff_s=0.01, most_backoff_s=0.05)
+# On a busy machine a start takes longer than it is quick to take a server for dead.
+PATIENT = msgspec.structs.replace(QUICK, hang_after_s=10.0)
 
 SCRIPT = f"""#!{sys.executable} -IS
 import os, signal, sys, time
@@ -102,7 +105,7 @@ async def test_starts_and_stops(tmp_path):
 
 
 async def test_one_that_does_not_stop_is_killed(tmp_path):
-    child = SupervisedServer(FakeServer(tmp_path, "stubborn"), QUICK)
+    child = SupervisedServer(FakeServer(tmp_path, "stubborn"), PATIENT)
     await child.start()
     pid = child.status.pid
     await child.stop()
@@ -110,7 +113,7 @@ async def test_one_that_does_not_stop_is_killed(tmp_path):
 
 
 async def test_one_that_ends_at_once_is_reported_with_its_last_words(tmp_path):
-    child = SupervisedServer(FakeServer(tmp_path, "broken"), QUICK)
+    child = SupervisedServer(FakeServer(tmp_path, "broken"), PATIENT)
     with pytest.raises(Unavailable, match=r"embedded fake ended with exit code 1.*no room for my data.*fake\.log"):
         await child.start()
     await child.stop()
@@ -220,7 +223,7 @@ async def test_a_wrong_setting_comes_out_of_start(tmp_path):
 
 
 async def test_stop_ends_the_supervision_too(tmp_path):
-    child = SupervisedServer(FakeServer(tmp_path), QUICK)
+    child = SupervisedServer(FakeServer(tmp_path), PATIENT)
     await child.start()
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         group.create_task(child.supervise())

@@ -124,6 +124,7 @@ QUOTAS: dict[str, tuple[str, dict[str, Any]]] = {
         "/organizations/{org}/maintenance-windows",
         {"name": "w", "from": "2030-01-01T00:00:00Z", "to": "2030-01-02T00:00:00Z"},
     ),
+    "mappings": ("/organizations/{org}/mappings", {"template": "tasmota", "gateways": ["gw1"]}),
 }
 
 
@@ -138,6 +139,7 @@ async def test_quotas(client: httpx.AsyncClient, org: str, what: str) -> None:
             **body,
             **(new() if what == "users" else {}),
             **({"organization_id": org} if path == "/api-keys" else {}),
+            **({"id": f"m{uuid.uuid4().hex}"} if what == "mappings" else {}),
         }
         return await client.post(path.format(org=org), json=sent)
 
