@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: run setup setup-dev test check lock wheel sbom clean
+.PHONY: run setup setup-dev test check lock wheel sbom audit clean
 
 run: setup
 	@exec $(BIN)/iotplatform serve
@@ -51,6 +51,10 @@ SBOM ?= dist/sbom.json
 sbom: setup-dev
 	@mkdir -p $(dir $(SBOM))
 	@$(BIN)/cyclonedx-py requirements --output-reproducible --of JSON --pyproject pyproject.toml --output-file $(SBOM) requirements.txt
+
+# Known weaknesses of what is locked, where their data can be had.
+audit: setup-dev
+	@$(BIN)/python .ci/audit.py
 
 clean:
 	@rm -rf $(VENV) dist build

@@ -72,16 +72,21 @@ READINGS_AT_ONCE: Final = 10_000
 SERIES_AT_ONCE: Final = 500
 
 _SERIES: Final = "SELECT id FROM series WHERE epoch = $1 LIMIT $2"
+# By key: a ctid names a row in one table only, and would name others' rows too once readings have partitions.
 _DELETE_READINGS: Final = """
-DELETE FROM readings WHERE ctid = ANY(ARRAY(SELECT ctid FROM readings WHERE series_id = ANY($1::int[]) LIMIT $2))
+DELETE FROM readings r
+USING (SELECT series_id, at FROM readings WHERE series_id = ANY($1::int[]) LIMIT $2) chosen
+WHERE r.series_id = chosen.series_id AND r.at = chosen.at
 """
 _DELETE_SERIES: Final = "DELETE FROM series WHERE id = ANY($1::int[])"
 # The series stay: persistence knows them by number.
 _DELETE_OF_DEVICE: Final = """
-DELETE FROM readings WHERE ctid = ANY(ARRAY(
-    SELECT r.ctid FROM series s JOIN readings r ON r.series_id = s.id
+DELETE FROM readings r
+USING (
+    SELECT r.series_id, r.at FROM series s JOIN readings r ON r.series_id = s.id
     WHERE s.epoch = $1 AND s.device_id = $2 AND r.position <= $3 LIMIT $4
-))
+) chosen
+WHERE r.series_id = chosen.series_id AND r.at = chosen.at AND r.position <= $3
 """
 
 _FIRST: Final = 0
