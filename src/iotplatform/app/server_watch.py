@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import structlog
+
 from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.nats.jetstream_state import JetStreamState, JetStreamWatch
 from iotplatform.adapters.postgres.server_state import PostgresState, look_at_deliveries
@@ -16,6 +18,8 @@ from iotplatform.app.resources import Resources
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.observability.server_metrics import ServerMetrics
+
+log = structlog.get_logger()
 
 EVERY_S: Final = 15.0
 WITHIN_S: Final = 10.0
@@ -49,10 +53,16 @@ class ServerWatch:
             async with asyncio.timeout(WITHIN_S):
                 await look()
         except (Unavailable, ApiError, TimeoutError):
-            self._shown.forget(*names)
-            self._shown.server_up.set(0, server)
+            self._forget(server, names)
+        except Exception as error:  # noqa: BLE001 - what only looks on ends nothing, whatever a server may answer
+            log.warning("watch.failed", server=server, detail=f"{type(error).__name__}: {error}")
+            self._forget(server, names)
         else:
             self._shown.server_up.set(1, server)
+
+    def _forget(self, server: str, names: tuple[str, ...]) -> None:
+        self._shown.forget(*names)
+        self._shown.server_up.set(0, server)
 
     async def _look_at_jetstream(self) -> None:
         show_jetstream(self._shown, await self._jetstream.look())

@@ -44,10 +44,14 @@ class Stubborn:
         async with asyncio.timeout(120):
             await asyncio.gather(*self._clients)
 
-    async def more(self, count: int) -> None:
+    async def more(self, count: int, platform: Platform) -> None:
         wanted = self.accepted.total() + count
-        async with asyncio.timeout(120), self._more:
-            await self._more.wait_for(lambda: self.accepted.total() >= wanted)
+        try:
+            async with asyncio.timeout(120), self._more:
+                await self._more.wait_for(lambda: self.accepted.total() >= wanted)
+        except TimeoutError:
+            ended = [client for client in self._clients if client.done()]
+            raise AssertionError(f"{platform.process.returncode=}, clients {ended}: {platform.tail()}") from None
 
     async def _send(self, organization: str) -> None:
         async with httpx.AsyncClient(timeout=30) as client:
@@ -131,7 +135,7 @@ async def test_killed_between_storing_and_answering(tmp_path: Path) -> None:
         await platform.kill()
         died.append(platform)
         platform = await Platform.start(tmp_path / "data", main=main, **ports)
-    await clients.more(200)
+    await clients.more(200, platform)
     await clients.stop()
 
     await assert_each_counts_once(platform, clients)
@@ -149,16 +153,16 @@ async def test_nats_server_and_the_platform_killed_again_and_again(tmp_path: Pat
     ports = {f"{name}__port": str(urlsplit(platform.urls[name]).port) for name in ("ingest", "management")}
     clients.start()
     for _ in range(2):
-        await clients.more(150)
+        await clients.more(150, platform)
         seen = len(platform.lines)
         started = {"embedded.started", "embedded.restarted"}
         nats = next(line for line in reversed(platform.lines) if line["action"] in started and line["server"] == "nats")
         os.kill(nats["pid"], signal.SIGKILL)
         await platform.log("embedded.restarted", after=seen, where=lambda line: line["server"] == "nats")
-        await clients.more(150)
+        await clients.more(150, platform)
         await platform.kill()
         platform = await Platform.start(tmp_path / "data", **ports)
-    await clients.more(150)
+    await clients.more(150, platform)
     await clients.stop()
 
     await assert_each_counts_once(platform, clients)
