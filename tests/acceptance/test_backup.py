@@ -26,9 +26,9 @@ async def command(*arguments: str, **settings: str) -> tuple[int, str]:
 
 
 def lasting(answers: dict[str, Any]) -> dict[str, Any]:
-    """Without who is online just now."""
+    """Without who is online just now, and who was seen when: what was seen last is written at the stop."""
     if isinstance(answers, dict):
-        return {name: lasting(value) for name, value in answers.items() if name != "online"}
+        return {name: lasting(value) for name, value in answers.items() if name not in {"online", "last_seen_at"}}
     return [lasting(value) for value in answers] if isinstance(answers, list) else answers
 
 

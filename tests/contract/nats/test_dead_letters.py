@@ -169,13 +169,16 @@ async def test_a_flood_of_one_organization_leaves_what_another_has(client, putte
     await client.streams.delete_organization(other.id)
 
 
-async def test_who_has_no_letters_has_no_stream_for_them(client, put, organization):
+async def test_who_has_no_letters_has_no_stream_for_them(client, letters, put, organization):
     """A thousand organizations without letters cost nothing."""
     name = f"LETTERS_{organization.id}"
     with pytest.raises(ApiError):
         await client.api.call(f"STREAM.INFO.{name}")
     await asyncio.gather(*(put(letter(f"a-{number}")) for number in range(10)))
     assert (await client.api.call(f"STREAM.INFO.{name}"))["state"]["messages"] == 10
+    # Those that come while it is made keep their order.
+    page = await letters.page(organization, 20, 0, LetterFilter())
+    assert [placed.letter.id for placed in page.letters] == [f"a-{number}" for number in range(10)]
     await client.streams.delete_organization(organization.id)
     with pytest.raises(ApiError):
         await client.api.call(f"STREAM.INFO.{name}")

@@ -6,6 +6,8 @@ The one stream that earlier versions had for all of them is read before it, for 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -29,6 +31,7 @@ PAGE_BYTES: Final = 16 << 20
 READ_BYTES: Final = 256 << 20
 # Details quote what strangers have sent.
 MAX_DETAIL: Final = 2_000
+JUST_MADE_S: Final = 0.2
 _MAX_PLACE: Final = 1 << 63
 _NOBODY: Final = "503"
 
@@ -62,12 +65,20 @@ class LetterPage(msgspec.Struct, frozen=True):
     next_after: int | None
 
 
+class _Making:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting = 0
+
+
 class DeadLetters:
     def __init__(self, connection: Connection, publisher: Publisher, streams: Streams) -> None:
         self._connection = connection
         self._api = JetStreamApi(connection)
         self._publisher = publisher
         self._streams = streams
+        # By organization, while their streams are being made.
+        self._making: dict[str, _Making] = {}
 
     async def put(
         self, organization_id: str, epoch: int, role: str, letter: DeadLetter, *, headers: dict[str, str] | None = None
@@ -80,14 +91,35 @@ class DeadLetters:
         subject = subjects.letter_subject(organization_id, epoch, role)
         headers = {**(headers or {}), MSG_ID: f"{epoch}.{letter.id}"}
         encoded = _encode(letter, self._publisher.max_bytes)
+
+        async def publish() -> None:
+            await self._publisher.publish(subject, encoded, headers, timeout_s=PUBLISH_TIMEOUT_S)
+
         try:
-            try:
-                await self._publisher.publish(subject, encoded, headers, timeout_s=PUBLISH_TIMEOUT_S)
-            except NoStream:
-                await self._streams.create_letters(organization_id)
-                await self._publisher.publish(subject, encoded, headers, timeout_s=PUBLISH_TIMEOUT_S)
+            if organization_id not in self._making:
+                try:
+                    return await publish()
+                except NoStream:
+                    pass
+            await self._make_and_publish(organization_id, publish)
         except (StreamFull, PublishRefused, ApiError) as error:
             raise Unavailable(f"{subjects.letters_stream(organization_id)}: {error}", retry_after_s=5) from error
+
+    async def _make_and_publish(self, organization_id: str, publish: Callable[[], Awaitable[None]]) -> None:
+        """One after the other, in the order in which they came, until nobody waits for the stream any more."""
+        making = self._making.setdefault(organization_id, _Making())
+        making.waiting += 1
+        try:
+            async with making.lock:
+                try:
+                    await publish()
+                except NoStream:
+                    await self._streams.create_letters(organization_id)
+                    await publish()
+        finally:
+            making.waiting -= 1
+            if not making.waiting:
+                del self._making[organization_id]
 
     async def page(self, organization: Organization, limit: int, after: int, wanted: LetterFilter) -> LetterPage:
         """Up to `limit` letters in the order of their arrival; `after` is the place to go on from.
@@ -121,15 +153,29 @@ class DeadLetters:
 
     async def _batch(self, stream: str, subject: str, after: int, letters: int) -> tuple[list[Msg], bool]:
         """Messages above `after`, and whether there are more behind them."""
-        query = {"seq": after + 1, "batch": letters, "max_bytes": BATCH_BYTES, "next_by_subj": subject}
-        answers = await self._connection.request_many(
+        query: dict[str, int | str] = {
+            "seq": after + 1,
+            "batch": letters,
+            "max_bytes": BATCH_BYTES,
+            "next_by_subj": subject,
+        }
+        messages, headers = await self._get(stream, query)
+        if headers.get("Status") == _NOBODY:
+            try:
+                await _require_none(self._api, stream)
+            except Unavailable:
+                # It may just have been made, and answers in a moment.
+                await asyncio.sleep(JUST_MADE_S)
+                messages, headers = await self._get(stream, query)
+                if headers.get("Status") == _NOBODY:
+                    raise
+        return messages, bool(messages) and int(headers.get("Nats-Num-Pending", "0")) > 0
+
+    async def _get(self, stream: str, query: dict[str, int | str]) -> tuple[list[Msg], Mapping[str, str]]:
+        *messages, last = await self._connection.request_many(
             f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), is_last=_is_status
         )
-        *messages, last = answers
-        headers = last.headers or {}
-        if headers.get("Status") == _NOBODY:
-            await _require_none(self._api, stream)
-        return messages, bool(messages) and int(headers.get("Nats-Num-Pending", "0")) > 0
+        return messages, last.headers or {}
 
 
 class _Pile:
