@@ -159,6 +159,9 @@ class Stubs:
             raise OSError("no such name")
         return self.names[host]
 
+    async def dropped_letters(self, organization: Organization) -> int:
+        return 12
+
     async def ledger(self, organization: Organization) -> LedgerEntry:
         return LedgerEntry(organization.id, 10, 7, 1, 2, 3, 0, balanced=True)
 
@@ -216,6 +219,7 @@ async def context(database: Database, queries: TelemetryQueries, stubs: Stubs, k
         "controls": stubs.controls,
         "dead_letters": stubs.dead_letters,
         "replayer": stubs.replayer,
+        "dropped_letters": stubs.dropped_letters,
     }
     return ManagementContext(
         database=database,
