@@ -52,7 +52,12 @@ class Collector:
                         "id": span.span_id.hex(),
                         "parent": span.parent_span_id.hex(),
                         "links": [link.trace_id.hex() for link in span.links],
-                        "error": span.status.code == 2,
+                        "error": span.status.message if span.status.code == 2 else "",
+                        "attributes": {item.key: _value(item.value) for item in span.attributes},
                         "took_ns": span.end_time_unix_nano - span.start_time_unix_nano,
                     }
                 )
+
+
+def _value(value: Any) -> Any:
+    return getattr(value, value.WhichOneof("value"))
