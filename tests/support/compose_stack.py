@@ -39,7 +39,7 @@ NAMES = ("app", "nats", "postgres", "redis", "mail", "prometheus", "localhost")
 # Of a stack in which everything gets through.
 MAY_BE_EMPTY = {"Notifications that did not get through"}
 NOT_FOR_BOARDS = (
-    "SET default_transaction_read_only = off; DELETE FROM organizations",
+    "SET transaction_read_only = off; DELETE FROM organizations",
     "SELECT * FROM users",
     "SELECT metadata FROM devices",
     "SELECT config FROM channels",

@@ -16,10 +16,10 @@ ROLE: Final = "iotplatform_boards"
 READABLE: Final[Mapping[str, tuple[str, ...]]] = {
     "organizations": ("id", "epoch", "name"),
     "partitions": ("epoch", "number", "stored", "dead_lettered"),
-    "gaps": ("epoch", "partition", "at"),
+    "gaps": ("epoch", "partition"),
     "devices": ("epoch", "id", "name", "tags", "created_at"),
     "device_presence": ("epoch", "device_id", "connected", "last_seen_at"),
-    "rules": ("epoch", "id", "name", "enabled"),
+    "rules": ("epoch", "id"),
     "alarms": (
         "epoch",
         "id",
