@@ -29,8 +29,9 @@ from iotplatform.adapters.postgres.frozen import end_frozen_sessions
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.lanes import fold_lanes
-from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
+from iotplatform.adapters.postgres.limits import LimitBooks, own_stream_sizes, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
+from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -48,6 +49,7 @@ from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hosts import HostRules
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
+from iotplatform.app.letters import dropped_letters
 from iotplatform.app.members import membership_of
 from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
@@ -179,6 +181,7 @@ async def assemble(
         keys = await _signing_keys(settings, data, resources)
         made.setup_token = await _setup_token(settings, resources)
         await set_quota_defaults(resources.database, settings.limits)
+        replayed = ReplayedLetters(resources.database)
         remover = OrganizationRemover(
             resources.database, connection, resources.redis, directory, resources.telemetry.all
         )
@@ -193,7 +196,8 @@ async def assemble(
             ledger=LedgerReader(resources.database, connection, resources.counters).read,
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
-            replayer=Replayer(connection, resources.publisher, metrics),
+            replayer=Replayer(connection, resources.publisher, metrics, replayed),
+            dropped_letters=partial(dropped_letters, dead_letters, replayed),
             analysis=AnalysisView(resources.redis),
             backtests=Backtests(resources.database.url, influx=settings.influx.settings),
             default_rule=settings.analysis.default_rule.rule_of,
@@ -242,6 +246,8 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         EpochRemover(connection),
         Gaps(database),
         ledger.look_for_vanished,
+        partial(own_stream_sizes, database),
+        resources.streams.resize_organization,
     )
     devices = _device_remover(resources)
     duties = Duties(

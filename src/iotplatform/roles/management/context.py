@@ -54,6 +54,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     dead_letters: DeadLetters
     controls: Controls
     replayer: Replayer
+    dropped_letters: Callable[[Organization], Awaitable[int]]
     analysis: AnalysisView
     backtests: Backtests
     default_rule: Callable[[str], Rule]

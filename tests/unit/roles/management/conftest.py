@@ -161,6 +161,9 @@ class Stubs:
             raise OSError("no such name")
         return self.names[host]
 
+    async def dropped_letters(self, organization: Organization) -> int:
+        return 12
+
     async def ledger(self, organization: Organization) -> LedgerEntry:
         return LedgerEntry(organization.id, 10, 7, 1, 2, 3, 0, balanced=True)
 
@@ -225,6 +228,7 @@ async def context(
         "controls": stubs.controls,
         "dead_letters": stubs.dead_letters,
         "replayer": stubs.replayer,
+        "dropped_letters": stubs.dropped_letters,
     }
     return ManagementContext(
         database=database,
