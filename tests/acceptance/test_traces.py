@@ -165,17 +165,17 @@ async def test_messages_of_mqtt_that_are_picked_are_followed(tracing: Platform, 
 
 
 async def test_a_share_of_what_nobody_asks_a_trace_of_is_traced(tracing: Platform, collector: Collector) -> None:
-    """At 0.5, of 150 one after the other: fewer than 35 or more than 115 come once in a thousand million."""
+    """At 0.5, of 100 one after the other: fewer than 20 or more than 80 come once in a thousand million."""
     before = len(collector.spans)
     async with tracing.client("ingest") as ingest:
-        for _ in range(150):
+        for _ in range(100):
             await send(ingest, {})
         trace, headers = traceparent()
         await send(ingest, headers)
     # Spans are exported in the order in which they end.
     await spans_of(collector, trace, {"ingest request"})
     picked = [span for span in collector.spans[before:] if span["name"] == "ingest request" and not span["parent"]]
-    assert 35 <= len(picked) <= 115
+    assert 20 <= len(picked) <= 80
     assert len({span["trace"] for span in picked}) == len(picked)
 
 
@@ -237,7 +237,6 @@ async def test_what_nobody_wants_to_trace_is_not_traced(tracing: Platform, colle
 
 
 async def test_a_collector_that_is_away_stops_nothing(tracing: Platform, collector: Collector) -> None:
-    """The last one: it does not come back."""
     await collector.stop()
     async with tracing.client("ingest") as ingest, tracing.client("operations") as operations:
 
@@ -254,5 +253,11 @@ async def test_a_collector_that_is_away_stops_nothing(tracing: Platform, collect
 
         await eventually(counted)
     assert len([line for line in tracing.lines if line["action"] == "traces.not_exported"]) == 1
+    await collector.start()
+    trace, headers = traceparent()
+    async with tracing.client("ingest") as ingest:
+        await send(ingest, headers)
+    await spans_of(collector, trace, {"ingest request", "block publish"})
+    await tracing.log("traces.exported_again")
     noise = [line for line in tracing.lines if line["action"] == "library.log" or line["level"] == "error"]
     assert not noise, str(noise[0])

@@ -15,12 +15,15 @@ class Collector:
     def __init__(self) -> None:
         self.spans: list[dict[str, Any]] = []
         self.url = ""
+        self._port = 0
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        """Where it was before, if it was."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
         assert self._server is not None
