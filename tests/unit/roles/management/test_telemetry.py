@@ -63,7 +63,7 @@ async def telemetry(database: Database, queries: QueryStore) -> AsyncIterator[Te
         yield PostgresTelemetry(database)
         return
     client = queries._client
-    yield InfluxTelemetry(client, series_of(database), lambda _: "acme", deletes_by_query=True)
+    yield InfluxTelemetry(client, series_of(database), lambda _: "acme", deletes_by_query=client._settings.api == "v1")
 
 
 Store = Callable[[int, Rows], Awaitable[None]]
