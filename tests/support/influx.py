@@ -107,7 +107,7 @@ class InfluxServer:
 
 
 async def open_influx(directory: Path, stack: AsyncExitStack) -> InfluxSettings:
-    """A running one with a database, for as long as the stack is open; or that of `TEST_INFLUX_URL` (docs/storage.md)."""
+    """One with a database, for as long as the stack is open; or that of `TEST_INFLUX_URL` (docs/storage.md)."""
     if url := os.environ.get("TEST_INFLUX_URL"):
         rest = {name: os.environ.get(f"TEST_INFLUX_{name.upper()}", "") for name in ("bucket", "token", "org")}
         return InfluxSettings(url, **rest, api="v1" if os.environ.get("TEST_INFLUX_API") == "v1" else "v2")
