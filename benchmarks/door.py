@@ -8,10 +8,11 @@ both.
 
     python benchmarks/door.py --access --rounds 20 --seconds 1
 
-What access costs: single readings over 64 connections, synced, to an open platform without limits, and to one that
-requires credentials, where each request carries a device's token and all four kinds of limits hold. Both run all the
-while, and are loaded in turns, the first one last in the next round. A machine's moods last longer than a round, so the
-cost is the median of what the rounds say, each of its own two figures.
+What access costs: single readings over 64 connections, synced, to an open platform without limits; to one that requires
+credentials, where each request carries a device's token and all four kinds of limits hold; and to a second open one,
+whose "cost" tells what the machine's noise alone makes of it. All run all the while and are loaded in turns, each of
+them first, second and last equally often. A machine's moods last longer than a round, so the cost is the median of what
+the rounds say, each of its own figures; the quartiles stand beside it.
 """
 
 from __future__ import annotations
@@ -42,18 +43,27 @@ PASSWORD = "a passphrase for the benchmark"
 
 
 def measure_access(rounds: int, seconds: float) -> None:
-    found: dict[str, list[dict[str, Any]]] = {"open": [], "required": []}
+    found: dict[str, list[dict[str, Any]]] = {"open": [], "control": [], "required": []}
     limits = {f"limits__{name}": value for name, value in LIMITS.items()}
-    with tempfile.TemporaryDirectory() as folder, stack() as free, stack(auth__mode="required", **limits) as walled:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        stack() as free,
+        stack() as control,
+        stack(auth__mode="required", **limits) as walled,
+    ):
         free.organizations("bench", 1)
+        control.organizations("bench", 1)
         tokens = Path(folder) / "tokens.json"
         tokens.write_text(json.dumps(device_tokens(walled)))
         ways: dict[str, tuple[Stack, dict[str, Any]]] = {
             "open": (free, {}),
+            "control": (control, {}),
             "required": (walled, {"tokens": str(tokens)}),
         }
         for number in range(rounds + 1):
-            for name, (platform, options) in sorted(ways.items(), reverse=number % 2 == 1):
+            for turn in range(len(ways)):
+                name = list(ways)[(turn + number) % len(ways)]
+                platform, options = ways[name]
                 before = platform.cpu_s()
                 load = platform.load(connections=CONNECTIONS, devices=DEVICES, seconds=seconds, **options)
                 figures = result(load)
@@ -66,8 +76,13 @@ def measure_access(rounds: int, seconds: float) -> None:
                     found[name].append(figures)
         # Every request was counted against its limits, and every credential was looked at.
         leases = sum(value for name, value in walled.metrics().items() if name.startswith("limit_leases"))
-    pairs = zip(found["open"], found["required"], strict=True)
-    costs = [100 * (1 - other["requests_per_s"] / one["requests_per_s"]) for one, other in pairs]
+    costs = {
+        other: [
+            100 * (1 - figures["requests_per_s"] / one["requests_per_s"])
+            for one, figures in zip(found["open"], found[other], strict=True)
+        ]
+        for other in ("control", "required")
+    }
     medians = {name: statistics.median(figures["requests_per_s"] for figures in of) for name, of in found.items()}
     say(
         benchmark="access",
@@ -85,11 +100,18 @@ def measure_access(rounds: int, seconds: float) -> None:
         statuses={
             name: sorted({status for figures in of for status in figures["statuses"]}) for name, of in found.items()
         },
-        cost_percent=round(statistics.median(costs), 1),
-        cost_percent_of_rounds=[round(cost, 1) for cost in costs],
+        cost_percent={
+            name: dict(zip(("lower", "median", "upper"), (round(cut, 1) for cut in cuts(of)), strict=True))
+            for name, of in costs.items()
+        },
         leases=leases,
         shares_cores=True,
     )
+
+
+def cuts(values: list[float]) -> list[float]:
+    """Quartiles."""
+    return statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
 
 
 def device_tokens(platform: Stack) -> list[str]:

@@ -117,7 +117,10 @@ async def test_an_organization_lives_and_ends_in_influxdb(influx: InfluxServer, 
             )
             assert counted["series"][0]["values"][0][1] == sent
 
-            assert (await management.post("/organizations/acme/rules/backtest", json=BACKTEST)).status_code == 409
+            await computed(management, influx, sent)
+            tried = (await management.post("/organizations/acme/rules/backtest", json=BACKTEST)).json()
+            assert (tried["series"], tried["readings"]) == (5, sent)
+            assert tried["episode_count"] == 5, "every device's flow rises over 80 once, and stays there"
             series = (await management.get("/organizations/acme/series")).json()["items"]
             assert len(series) == 6
 
@@ -127,6 +130,26 @@ async def test_an_organization_lives_and_ends_in_influxdb(influx: InfluxServer, 
         assert await platform.stop() == 0, platform.tail()
     finally:
         await platform.kill()
+
+
+async def computed(management: httpx.AsyncClient, influx: InfluxServer, sent: int) -> None:
+    """What was sent comes back computed and whole, and of another organization's nothing."""
+    path = "/organizations/acme/telemetry"
+    asked = {"sensor": "flow", "aggregate": "sum", "interval": "1d", "tz": "Europe/Berlin"}
+    items = (await management.get(path, params=asked)).json()["items"]
+    assert sum(item["value"] for item in items) == sum(range(sent))
+    assert {item["timestamp"] for item in items} == {"2025-12-31T23:00:00.000000Z"}
+    points = (await management.get(path, params={"sensor": "flow", "points": 10})).json()["items"]
+    assert len(points) == 50
+    for kind in ("application/x-ndjson", "text/csv"):
+        answer = await management.get(path, params={"sensor": "flow"}, headers={"accept": kind})
+        assert len(answer.content.splitlines()) == sent + (kind == "text/csv")
+    other = await management.get("/organizations/other/telemetry", params={"aggregate": "count"})
+    assert other.json() == {"items": [], "next_cursor": None}
+    await influx.kill()
+    away = await management.get(path, params=asked)
+    assert (away.status_code, "InfluxDB" in away.json()["detail"]) == (503, True)
+    await influx.start()
 
 
 BACKTEST = {

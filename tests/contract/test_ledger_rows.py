@@ -14,6 +14,7 @@ from iotplatform.adapters.postgres.lanes import drop_ended, fold_lanes
 from iotplatform.adapters.postgres.ledger import Handled, Ledger
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork, PositionMoved, ReadingStore
 from iotplatform.adapters.postgres.removals import Removals
+from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
 from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.domain.gap import Gap, LaneGap, LanePlace, LostPosition, SequenceGap, join_gaps
 from iotplatform.domain.organization import Organization
@@ -203,3 +204,21 @@ async def test_whoever_owns_an_id_keeps_it_while_it_is_looked_at(database: Datab
         assert owner is None
         locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
         assert await database.pool.fetchval(locks) >= 1
+
+
+async def test_letters_that_were_replayed_are_counted_once_and_go_with_their_organization(
+    database: Database, make: Make
+) -> None:
+    replayed = ReplayedLetters(database)
+    one, other = await make(1), await make(1)
+    await replayed.add(one.epoch, [3, 4])
+    await replayed.add(one.epoch, [4, 5])
+    await replayed.add(other.epoch, [])
+    assert (await replayed.count(one.epoch), await replayed.count(other.epoch)) == (3, 0)
+    counts = await replayed.counts()
+    assert counts[one.id] == 3
+    assert other.id not in counts
+    await database.pool.execute("DELETE FROM organizations WHERE epoch = $1", one.epoch)
+    # Of one that is no more there is nothing to be told apart.
+    await replayed.add(one.epoch, [6])
+    assert await replayed.count(one.epoch) == 0

@@ -7,12 +7,14 @@ import os
 import shutil
 import socket
 import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from iotplatform.adapters.influx.settings import InfluxSettings
 from tests.support.platform import eventually
 
 CONFIGURATION = """
@@ -100,3 +102,13 @@ class InfluxServer:
         results: list[dict[str, Any]] = answer.json()["results"]
         assert not any("error" in result for result in results), results
         return results
+
+
+async def open_influx(directory: Path, stack: AsyncExitStack) -> InfluxSettings:
+    """A running one with a database, for as long as the stack is open."""
+    require_influxd()
+    server = InfluxServer(directory)
+    await server.start()
+    stack.push_async_callback(server.kill)
+    await server.query("CREATE DATABASE iotplatform")
+    return InfluxSettings(server.url, "iotplatform", api="v1")

@@ -29,9 +29,9 @@ from iotplatform.adapters.postgres.frozen import end_frozen_sessions
 from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.ingestion import IngestionRoll
 from iotplatform.adapters.postgres.lanes import fold_lanes
-from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
+from iotplatform.adapters.postgres.limits import LimitBooks, own_stream_sizes, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
-from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
+from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -49,12 +49,13 @@ from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hosts import HostRules
 from iotplatform.app.http.hot_path import HotPath
 from iotplatform.app.ledger import LedgerReader
+from iotplatform.app.letters import dropped_letters
 from iotplatform.app.members import membership_of
 from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
 from iotplatform.app.sending import sending_of
 from iotplatform.app.settings import RoleName, Settings, is_loopback
-from iotplatform.app.telemetry import open_block_store
+from iotplatform.app.telemetry import open_block_store, open_queries
 from iotplatform.domain.credentials import SETUP_TOKEN_PREFIX
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
@@ -180,6 +181,7 @@ async def assemble(
         keys = await _signing_keys(settings, data, resources)
         made.setup_token = await _setup_token(settings, resources)
         await set_quota_defaults(resources.database, settings.limits)
+        replayed = ReplayedLetters(resources.database)
         remover = OrganizationRemover(
             resources.database, connection, resources.redis, directory, resources.telemetry.all
         )
@@ -194,15 +196,18 @@ async def assemble(
             ledger=LedgerReader(resources.database, connection, resources.counters).read,
             dead_letters=dead_letters,
             controls=Controls(resources.publisher),
-            replayer=Replayer(connection, resources.publisher, metrics),
+            replayer=Replayer(connection, resources.publisher, metrics, replayed),
+            dropped_letters=partial(dropped_letters, dead_letters, replayed),
             analysis=AnalysisView(resources.redis),
-            backtests=Backtests(None if settings.influx.url else resources.database.url),
+            backtests=Backtests(resources.database.url, influx=settings.influx.settings),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
             delete_device=_device_remover(resources).delete,
             limits=settings.limits,
             limit_books=limit_books,
-            queries=await _telemetry_queries(settings, resources, metrics, stack),
+            queries=await open_queries(
+                settings.influx.settings, resources.database, settings.query.connections, metrics, stack
+            ),
             query_slots=QuerySlots(settings.query.per_organization),
             query_limits=settings.query,
             vault=sending.vault,
@@ -225,17 +230,6 @@ def _add_management(
     made.apps["management"] = management_app(routes(context), host_rules(settings, settings.management.host), metrics)
 
 
-async def _telemetry_queries(
-    settings: Settings, resources: Resources, metrics: Metrics, stack: AsyncExitStack
-) -> TelemetryQueries | None:
-    if settings.influx.url is not None:
-        return None
-    queries = await TelemetryQueries.open(resources.database.url, settings.query.connections)
-    stack.callback(queries.close)
-    metrics.watch_pool("postgres_queries", queries.pool_state)
-    return queries
-
-
 async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
     books = LimitBooks(resources.database, settings.limits)
     await books.load()
@@ -252,6 +246,8 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         EpochRemover(connection),
         Gaps(database),
         ledger.look_for_vanished,
+        partial(own_stream_sizes, database),
+        resources.streams.resize_organization,
     )
     devices = _device_remover(resources)
     duties = Duties(

@@ -10,10 +10,12 @@ import structlog
 
 from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.nats.jetstream_state import JetStreamState, JetStreamWatch
+from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
 from iotplatform.adapters.postgres.server_state import PostgresState, look_at_deliveries
 from iotplatform.adapters.postgres.server_state import look_at_server as look_at_postgres
 from iotplatform.adapters.redis.server_state import RedisState
 from iotplatform.adapters.redis.server_state import look_at_server as look_at_redis
+from iotplatform.app.letters import DroppedLetters
 from iotplatform.app.resources import Resources
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
@@ -33,6 +35,7 @@ class ServerWatch:
         self._resources = resources
         self._jetstream = JetStreamWatch(resources.connection)
         self._shown = metrics.servers
+        self._letters = DroppedLetters()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -44,7 +47,7 @@ class ServerWatch:
         """At all of them; one that does not answer in time holds up nobody."""
         await asyncio.gather(
             self._look_at("nats", ("jetstream", "stream_", "organization_stream"), self._look_at_jetstream),
-            self._look_at("postgres", ("postgres", "deliveries"), self._look_at_postgres),
+            self._look_at("postgres", ("postgres", "deliveries", "dead_letters"), self._look_at_postgres),
             self._look_at("redis", ("redis",), self._look_at_redis),
         )
 
@@ -65,10 +68,17 @@ class ServerWatch:
         self._shown.server_up.set(0, server)
 
     async def _look_at_jetstream(self) -> None:
-        show_jetstream(self._shown, await self._jetstream.look())
+        state = await self._jetstream.look()
+        show_jetstream(self._shown, state)
+        if state.removed_letters is not None:
+            self._letters.saw_removed(state.removed_letters)
 
     async def _look_at_postgres(self) -> None:
         show_postgres(self._shown, await look_at_postgres(self._resources.database))
+        if self._letters.is_known:
+            self._shown.dropped_letters.set(
+                self._letters.count(await ReplayedLetters(self._resources.database).counts())
+            )
         deliveries = await look_at_deliveries(self._resources.database)
         self._shown.deliveries_waiting.set(deliveries.waiting)
         self._shown.deliveries_overdue.set(deliveries.overdue_s)

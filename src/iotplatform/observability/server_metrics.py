@@ -38,6 +38,11 @@ class ServerMetrics:
             ("organization",),
         )
 
+        self.dropped_letters = Level(
+            "dead_letters_dropped",
+            "Dead letters that the full streams of organizations have dropped, of organizations that are there",
+        )
+
         self.postgres_connections = Level(
             "postgres_connections", "Connections to the database, and how many the server allows", ("state",)
         )

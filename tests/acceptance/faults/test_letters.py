@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from iotplatform.adapters.nats.headers import BlockHeaders
@@ -185,4 +186,24 @@ async def test_what_was_refused_for_a_while_is_replayed(platform: Platform) -> N
         assert [(row["timestamp"], row["value"]) for row in rows] == [("1970-01-01T00:00:05.000000Z", 90.0)]
         assert [item["id"] for item in (await management.get(path)).json()["items"]] == [garbage["id"]]
         document = (await management.get("/schema/openapi.json")).json()
+        await what_is_dropped_is_told(platform, management, epoch, letter)
         assert "post" in document["paths"]["/organizations/{org}/dead-letters/replay"]
+
+
+async def what_is_dropped_is_told(
+    platform: Platform, management: httpx.AsyncClient, epoch: int, letter: dict[str, Any]
+) -> None:
+    """What a replay takes out of the stream was not dropped; what goes without one was."""
+    path = "/organizations/acme/dead-letters"
+    async with behind_the_back(platform) as client:
+        await client.request(f"letters.acme.{epoch}.persistence", json.dumps(letter).encode())
+        page = (await management.get(path)).json()
+        assert (len(page["items"]), page["dropped"]) == (2, 0)
+        answer = await management.post(f"{path}/replay", json={"ids": [page["items"][1]["id"]]})
+        assert [item["result"] for item in answer.json()["items"]] == ["replayed"]
+        page = (await management.get(path)).json()
+        assert (len(page["items"]), page["dropped"]) == (1, 0)
+        # As the stream itself does when it is full.
+        await client.request("$JS.API.STREAM.PURGE.LETTERS_acme", b"")
+    page = (await management.get(path)).json()
+    assert (page["items"], page["dropped"]) == ([], 1)

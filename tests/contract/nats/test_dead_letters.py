@@ -165,6 +165,8 @@ async def test_a_flood_of_one_organization_leaves_what_another_has(client, putte
     kept = [found.id for found in await everything(letters, organization)]
     assert kept == [f"a-{number}" for number in range(50 - len(kept), 50)]
     assert 5 <= len(kept) <= 10
+    assert await letters.removed(organization.id) == 50 - len(kept)
+    assert await letters.removed(other.id) == 0
     assert [found.id for found in await everything(letters, other)] == ["theirs"]
     await client.streams.delete_organization(other.id)
 
@@ -256,3 +258,17 @@ async def test_a_letter_of_json_too_large_for_the_server_is_cut_too(letters, put
     (found,) = await everything(letters, organization)
     assert "cut" in found.detail
     assert found.payload.startswith("\x01\x02" * 10_000)
+
+
+async def test_a_stream_that_exists_takes_the_size_that_the_settings_say_now(client, putter, organization):
+    small = msgspec.structs.replace(LIMITS, dead_letters_max_bytes=1 << 20)
+    await putter(DeadLetters(client.connection, client.publisher, client.streams), organization)(letter("a"))
+    await Streams(client.api, small).resize_organization(organization.id, 2 << 20)
+
+    async def size(name):
+        return (await client.api.call(f"STREAM.INFO.{name}_{organization.id}"))["config"]["max_bytes"]
+
+    assert (await size("LETTERS"), await size("ORG")) == (1 << 20, 2 << 20)
+    await client.streams.resize_organization(organization.id, None)
+    assert (await size("LETTERS"), await size("ORG")) == (LIMITS.dead_letters_max_bytes, LIMITS.organization_max_bytes)
+    assert await everything(DeadLetters(client.connection, client.publisher, client.streams), organization)

@@ -53,6 +53,19 @@ async def test_streams_with_what_they_hold_and_may_hold(client, watch):
     assert state.storage > 0
 
 
+async def test_letters_that_are_no_more_once_every_stream_was_seen(client, watch):
+    organization = await client.organization()
+    await client.streams.create_letters(organization.id)
+    for number in range(3):
+        await client.publisher.publish(
+            f"letters.{organization.id}.1.ingest", b"x", {"Nats-Msg-Id": f"n{number}"}, timeout_s=5
+        )
+    await client.api.call(f"STREAM.PURGE.LETTERS_{organization.id}", {"keep": 1})
+    assert (await watch.look()).removed_letters is None
+    assert (await rounds(watch)).removed_letters[organization.id] == 2
+    await client.streams.delete_organization(organization.id)
+
+
 async def test_a_look_is_one_page_whatever_there_is(client, watch):
     made = [await client.organization() for _ in range(5)]
     for _ in range(3):

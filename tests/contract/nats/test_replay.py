@@ -40,13 +40,24 @@ def block(readings):
     return join_block([encode_readings(readings)], len(readings))
 
 
+class Replayed:
+    """What was written down before it went."""
+
+    def __init__(self):
+        self.places = set()
+
+    async def add(self, epoch, places):
+        self.places.update((epoch, place) for place in places)
+
+
 class Desk:
     """Puts letters, shows them and replays them."""
 
     def __init__(self, client, publisher=None):
         self.client = client
         self.letters = DeadLetters(client.connection, client.publisher, client.streams)
-        self.replayer = Replayer(client.connection, publisher or client.publisher, client.metrics)
+        self.replayed = Replayed()
+        self.replayer = Replayer(client.connection, publisher or client.publisher, client.metrics, self.replayed)
 
     async def put(self, organization, *letters):
         for some in letters:
@@ -235,3 +246,12 @@ async def test_a_transition_goes_back_under_its_own_id(client, organization, des
     before = await client.api.get("NOTIFICATIONS", {"next_by_subj": subject, "seq": 1})
     assert before.sequence == found.sequence
     assert await stored(client, organization) == []
+
+
+async def test_what_goes_by_a_replay_is_written_down_and_nothing_else(client, organization, desk):
+    """So that what a full stream has dropped can be told from it."""
+    ids = await desk.put(organization, *(letter(f"a-{number}", block(READINGS)) for number in range(3)))
+    refused = await desk.put(organization, letter("no", b"no block"))
+    await desk.replay(organization, ids[0], ids[2], refused[-1])
+    assert desk.replayed.places == {(organization.epoch, PlacedLetter.place_of(ids[place])) for place in (0, 2)}
+    assert await desk.letters.removed(organization.id) == 2

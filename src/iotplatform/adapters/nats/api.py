@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from nats.aio.msg import Msg
 
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.errors import PlatformError, Unavailable
@@ -82,6 +83,20 @@ class JetStreamApi:
         if status:
             raise Unavailable(f"JetStream: {headers.get('Description', status)}")
         return StoredMessage(int(headers["Nats-Sequence"]), headers["Nats-Subject"], headers, message.data)
+
+    async def get_batch(self, stream: str, query: Mapping[str, Any]) -> tuple[list[Msg], Mapping[str, str]]:
+        """Stored messages with their sequence, time and subject as headers, and the headers of the end of the batch.
+
+        `query` is such as `{"seq": n, "next_by_subj": s, "batch": most, "max_bytes": bytes}`.
+        """
+        *messages, end = await self._connection.request_many(
+            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), is_last=_is_end
+        )
+        return messages, end.headers or {}
+
+
+def _is_end(message: Msg) -> bool:
+    return bool(message.headers and "Status" in message.headers)
 
 
 def _parse_headers(data: bytes) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from nats.aio.msg import Msg
@@ -73,7 +73,6 @@ class _Making:
 
 class DeadLetters:
     def __init__(self, connection: Connection, publisher: Publisher, streams: Streams) -> None:
-        self._connection = connection
         self._api = JetStreamApi(connection)
         self._publisher = publisher
         self._streams = streams
@@ -135,6 +134,20 @@ class DeadLetters:
         is_full = is_full or await self._gather(*own, max(0, after), pile, 1)
         return LetterPage(pile.found, pile.next_after if is_full else None)
 
+    async def removed(self, organization_id: str) -> int:
+        """How many letters were in the organization's stream and are no more, whatever has taken them away.
+
+        Raises:
+            Unavailable: JetStream is away.
+        """
+        try:
+            answer = await self._api.call(f"STREAM.INFO.{subjects.letters_stream(organization_id)}")
+        except ApiError as error:
+            if error.code == NOT_FOUND_STREAM:
+                return 0
+            raise
+        return removed_from(answer["state"])
+
     async def _gather(self, stream: str, subject: str, after: int, pile: _Pile, sign: Literal[-1, 1]) -> bool:
         """Whether the page ends before the stream does."""
         while True:
@@ -159,23 +172,17 @@ class DeadLetters:
             "max_bytes": BATCH_BYTES,
             "next_by_subj": subject,
         }
-        messages, headers = await self._get(stream, query)
+        messages, headers = await self._api.get_batch(stream, query)
         if headers.get("Status") == _NOBODY:
             try:
                 await _require_none(self._api, stream)
             except Unavailable:
                 # It may just have been made, and answers in a moment.
                 await asyncio.sleep(JUST_MADE_S)
-                messages, headers = await self._get(stream, query)
+                messages, headers = await self._api.get_batch(stream, query)
                 if headers.get("Status") == _NOBODY:
                     raise
         return messages, bool(messages) and int(headers.get("Nats-Num-Pending", "0")) > 0
-
-    async def _get(self, stream: str, query: dict[str, int | str]) -> tuple[list[Msg], Mapping[str, str]]:
-        *messages, last = await self._connection.request_many(
-            f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(query), is_last=_is_status
-        )
-        return messages, last.headers or {}
 
 
 class _Pile:
@@ -209,6 +216,11 @@ class _Pile:
         self.next_after = after
         self._kept += size
         return True
+
+
+def removed_from(state: Mapping[str, Any]) -> int:
+    """Of a stream's state: what it had, less what it has."""
+    return int(state["last_seq"]) - int(state["messages"])
 
 
 async def find_letter(api: JetStreamApi, organization: Organization, letter_id: str) -> PlacedLetter | None:
@@ -262,7 +274,3 @@ def _encode(letter: DeadLetter, max_bytes: int) -> bytes:
     # What JSON has to escape takes up to six bytes a character; base64, in groups of four, takes one.
     kept = len(letter.payload) - surplus - len(detail) if letter.encoding == "base64" else max_bytes // 8
     return msgspec.json.encode(msgspec.structs.replace(letter, detail=detail, payload=letter.payload[: kept // 4 * 4]))
-
-
-def _is_status(message: Msg) -> bool:
-    return bool(message.headers and "Status" in message.headers)

@@ -6,7 +6,7 @@ with a thousand of them each is seen once in four looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from iotplatform.adapters.nats import subjects
 from iotplatform.adapters.nats.api import NOT_FOUND_STREAM, ApiError, JetStreamApi
 from iotplatform.adapters.nats.connection import Connection
+from iotplatform.adapters.nats.dead_letters import removed_from
 
 SHARED: Final = {"intake": subjects.INTAKE, "notifications": subjects.NOTIFICATIONS}
 ORGANIZATIONS: Final = "organizations"
@@ -23,11 +24,12 @@ _LETTERS: Final = subjects.letters_stream("")
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """`limit` is None where there is none."""
+    """`limit` is None where there is none; `removed` how many messages there were besides."""
 
     messages: int
     bytes: int
     limit: int | None = None
+    removed: int = 0
 
     @property
     def fill_ratio(self) -> float:
@@ -35,7 +37,10 @@ class StreamState(msgspec.Struct, frozen=True):
 
 
 class JetStreamState(msgspec.Struct, frozen=True):
-    """`streams` by name: the shared ones, and those of all organizations together; `fill_ratios` by organization."""
+    """`streams` by name: the shared ones, and those of all organizations together.
+
+    `fill_ratios` and `removed_letters` by organization; the latter None until each has been seen once.
+    """
 
     storage: int
     storage_limit: int | None
@@ -44,6 +49,7 @@ class JetStreamState(msgspec.Struct, frozen=True):
     api_errors: int
     streams: dict[str, StreamState]
     fill_ratios: dict[str, float]
+    removed_letters: dict[str, int] | None = None
 
 
 class JetStreamWatch:
@@ -53,6 +59,7 @@ class JetStreamWatch:
         # By name: what was seen in the round that is going on, and in the one before.
         self._seen: dict[str, StreamState] = {}
         self._before: dict[str, StreamState] = {}
+        self._is_through = False
 
     async def look(self) -> JetStreamState:
         """Raises:
@@ -64,9 +71,8 @@ class JetStreamWatch:
         known = {**self._before, **self._seen}
         readings = {name: state for name, state in known.items() if name.startswith(_READINGS)}
         streams[ORGANIZATIONS] = _sum(readings.values())
-        streams[DEAD_LETTERS] = _sum(
-            state for name, state in known.items() if name.startswith((_LETTERS, subjects.SHARED_LETTERS))
-        )
+        letters = {name: state for name, state in known.items() if name.startswith((_LETTERS, subjects.SHARED_LETTERS))}
+        streams[DEAD_LETTERS] = _sum(letters.values())
         return JetStreamState(
             storage=int(account["storage"]),
             storage_limit=_limit(account["limits"].get("max_storage")),
@@ -75,6 +81,7 @@ class JetStreamWatch:
             api_errors=int(account["api"]["errors"]),
             streams={name: state for name, state in streams.items() if state is not None},
             fill_ratios={name.removeprefix(_READINGS): state.fill_ratio for name, state in readings.items()},
+            removed_letters=_removed(letters) if self._is_through else None,
         )
 
     async def _stream(self, name: str) -> StreamState | None:
@@ -94,6 +101,11 @@ class JetStreamWatch:
         if not entries or self._offset >= page["total"]:
             # Through: what was not seen in this round is gone.
             self._before, self._seen, self._offset = self._seen, {}, 0
+            self._is_through = True
+
+
+def _removed(letters: Mapping[str, StreamState]) -> dict[str, int]:
+    return {name.removeprefix(_LETTERS): of.removed for name, of in letters.items() if name.startswith(_LETTERS)}
 
 
 def _sum(states: Iterable[StreamState]) -> StreamState:
@@ -103,7 +115,8 @@ def _sum(states: Iterable[StreamState]) -> StreamState:
 
 def _state(entry: dict[str, Any]) -> StreamState:
     state = entry["state"]
-    return StreamState(int(state["messages"]), int(state["bytes"]), _limit(entry["config"].get("max_bytes")))
+    limit = _limit(entry["config"].get("max_bytes"))
+    return StreamState(int(state["messages"]), int(state["bytes"]), limit, removed_from(state))
 
 
 def _limit(value: int | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -48,11 +48,18 @@ class _Outgoing(msgspec.Struct, frozen=True):
     readings: int
 
 
+class ReplayLog(Protocol):
+    """Remembers which letters a stream lacks because they were replayed, so that what it dropped can be told."""
+
+    async def add(self, epoch: int, places: Sequence[int]) -> None: ...
+
+
 class Replayer:
-    def __init__(self, connection: Connection, publisher: Publisher, metrics: Metrics) -> None:
+    def __init__(self, connection: Connection, publisher: Publisher, metrics: Metrics, replayed: ReplayLog) -> None:
         self._api = JetStreamApi(connection)
         self._publisher = publisher
         self._metrics = metrics
+        self._replayed = replayed
 
     async def replay(self, organization: Organization, ids: Sequence[str], now: int) -> list[ReplayResult]:
         """In the order of the letters' arrival; one result for each id, in the order of `ids`.
@@ -95,6 +102,9 @@ class Replayer:
             elif answer is not None:
                 raise answer
         done = [placed for placed in letters if placed.id not in refused and placed.id not in left]
+        own = subjects.letters_stream(organization.id)
+        # Before they go: what is no more and not written down counts as dropped.
+        await self._replayed.add(organization.epoch, [placed.place for placed in done if placed.stream == own])
         await asyncio.gather(*(self._remove(placed) for placed in done))
         if lost is not None:
             raise lost

@@ -93,11 +93,22 @@ class Streams:
         )
 
     async def resize_organization(self, organization_id: str, max_bytes: int | None) -> None:
-        """Let an organization's stream hold so much; None: what every organization's may."""
-        name = subjects.organization_stream(organization_id)
-        answer = await self._api.call(f"STREAM.INFO.{name}")
-        config = {**answer["config"], "max_bytes": max_bytes or self._limits.organization_max_bytes}
-        await self._api.call(f"STREAM.UPDATE.{name}", config, timeout_s=30)
+        """Let an organization's stream hold so much; None: what every organization's may.
+
+        And its letters what the settings say now, if it has any.
+        """
+        wanted = max_bytes or self._limits.organization_max_bytes
+        await self._resize(subjects.organization_stream(organization_id), wanted)
+        try:
+            await self._resize(subjects.letters_stream(organization_id), self._limits.dead_letters_max_bytes)
+        except ApiError as error:
+            if error.code != NOT_FOUND_STREAM:
+                raise
+
+    async def _resize(self, name: str, max_bytes: int) -> None:
+        config = (await self._api.call(f"STREAM.INFO.{name}"))["config"]
+        if config["max_bytes"] != max_bytes:
+            await self._api.call(f"STREAM.UPDATE.{name}", {**config, "max_bytes": max_bytes}, timeout_s=30)
 
     async def last_position(self, organization_id: str) -> int:
         """The sequence of the newest message in an organization's stream.

@@ -34,7 +34,6 @@ class Tail:
     """One subject of one stream. However many follow it, one question every quarter of a second tells them all."""
 
     def __init__(self, connection: Connection, stream: str, subject: str) -> None:
-        self._connection = connection
         self._api = JetStreamApi(connection)
         self._stream = stream
         self._subject = subject
@@ -59,10 +58,8 @@ class Tail:
             Unavailable: JetStream is away, or the stream is no more.
         """
         query = {"seq": after + 1, "batch": BATCH_MESSAGES, "max_bytes": BATCH_BYTES, "next_by_subj": self._subject}
-        answers = await self._connection.request_many(
-            f"$JS.API.DIRECT.GET.{self._stream}", msgspec.json.encode(query), is_last=_is_status
-        )
-        return [_stored(answer) for answer in answers[:-1]]
+        messages, _ = await self._api.get_batch(self._stream, query)
+        return [_stored(message) for message in messages]
 
     def expect(self, after: int, wake: asyncio.Event) -> None:
         """Set `wake` as soon as there is a message after this sequence."""
@@ -120,7 +117,3 @@ def _stored(message: Msg) -> Stored:
     headers = message.headers or {}
     at = dt.datetime.fromisoformat(headers["Nats-Time-Stamp"])
     return Stored(int(headers["Nats-Sequence"]), to_microseconds(at), headers, message.data)
-
-
-def _is_status(message: Msg) -> bool:
-    return bool(message.headers and "Status" in message.headers)

@@ -16,6 +16,11 @@ from iotplatform.adapters.postgres.models import DeviceLimitsRow, LimitsRow, Quo
 from iotplatform.adapters.postgres.versions import count_version
 from iotplatform.domain.limit import QUOTAS, RATES, DeviceLimits, Limits, OwnLimits, Rates, parse_rates
 
+_STREAM_SIZES: Final = """
+SELECT epoch, (definition ->> 'stream_bytes')::bigint AS size
+FROM limits WHERE definition ->> 'stream_bytes' IS NOT NULL
+"""
+
 Check = Callable[[int | None], None]
 Row = TypeVar("Row", LimitsRow, DeviceLimitsRow)
 
@@ -139,6 +144,12 @@ async def find_of_device(database: Database, epoch: int, device_id: str) -> Devi
     with translated():
         async with database.sessions() as session:
             return await session.get(DeviceLimitsRow, (epoch, device_id))
+
+
+async def own_stream_sizes(database: Database) -> dict[int, int]:
+    """`stream_bytes` by epoch, where it was set."""
+    with translated():
+        return {row["epoch"]: row["size"] for row in await database.pool.fetch(_STREAM_SIZES)}
 
 
 async def put(database: Database, epoch: int, definition: dict[str, Any], check: Check) -> tuple[LimitsRow, bool]:

@@ -50,6 +50,12 @@ class DeadLetterAnswer(msgspec.Struct, frozen=True):
     encoding: str
 
 
+class DeadLetterPage(Page[DeadLetterAnswer], frozen=True):
+    """`dropped` is how many letters there were besides, that nobody replayed: a full stream drops its oldest."""
+
+    dropped: int
+
+
 class ReplayBody(Body, frozen=True):
     ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=1_000)]
 
@@ -72,14 +78,15 @@ async def list_dead_letters(
     until: To = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
-) -> Page[DeadLetterAnswer]:
+) -> DeadLetterPage:
     """The oldest first. A page may hold fewer than `limit` and still have a next one."""
     wanted = LetterFilter(role, reason, check_device_ids(device_id), parse_time("from", since), parse_time("to", until))
     after = decode_cursor(cursor, BY_LETTER)
     organization = await context.organization(org)
     found = await context.dead_letters.page(organization, limit, after or 0, wanted)
     next_cursor = None if found.next_after is None else encode_cursor(found.next_after)
-    return Page([_answer(placed) for placed in found.letters], next_cursor)
+    dropped = await context.dropped_letters(organization)
+    return DeadLetterPage([_answer(placed) for placed in found.letters], next_cursor, dropped)
 
 
 @post("/organizations/{org:str}/dead-letters/replay", status_code=200, opt=OPERATE)

@@ -77,7 +77,9 @@ class Maintenance:
             organizations = [one for one in self._directory.organizations() if held(one.epoch, 0)]
             for organization in organizations:
                 await self._try(partial(self._writers.readings.latest.fill, organization.epoch))
-            for organization in self._turn_of(organizations):
+            turn = self._turn_of(organizations)
+            await self._try(partial(self._streams.fit, turn))
+            for organization in turn:
                 await self._try(partial(self._streams.care_for, organization))
             if self._writers.alarms.is_holder:
                 await self._do_duties(rounds)

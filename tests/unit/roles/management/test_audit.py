@@ -216,6 +216,7 @@ NOT_AUDITED = {
     "quota_defaults": "the settings",
     "readings": "",
     "removals": "",
+    "replayed_letters": "the trace of replays, which are requests",
     "rule_pack_versions": "the past of a table that is audited",
     "rule_versions": "the past of a table that is audited",
     "series": "",

@@ -20,6 +20,7 @@ class Process:
         self.readings = self.partitions = self.latest = self.alarms = self
         self.is_holder = holds_notifications
         self.cared_for = set()
+        self.fitted = set()
         self.filled = set()
         self.duties = set()
         self.rounds = asyncio.Semaphore(0)
@@ -41,6 +42,9 @@ class Process:
 
     async def care_for(self, organization):
         self.cared_for.add(organization.epoch)
+
+    async def fit(self, organizations):
+        self.fitted.update(organization.epoch for organization in organizations)
 
     async def trim_notifications(self):
         self.duties.add("trim")
@@ -78,6 +82,7 @@ async def test_each_organization_is_cared_for_by_the_holder_of_its_first_partiti
                 await process.rounds.acquire()
         running.cancel()
     first, second = processes
+    assert (first.fitted, second.fitted) == (first.cared_for, second.cared_for)
     assert first.cared_for == first.filled == {epoch for epoch in range(1, 21) if epoch % 2}
     assert second.cared_for == second.filled == {epoch for epoch in range(1, 21) if epoch % 2 == 0}
     assert first.duties == {"forget"}

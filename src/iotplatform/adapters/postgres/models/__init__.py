@@ -6,7 +6,14 @@ from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.commands import CommandRow, DevicePresenceRow
 from iotplatform.adapters.postgres.models.devices import DeviceRemovalRow, DeviceRow, DeviceTokenRow, SigningKeyRow
-from iotplatform.adapters.postgres.models.ledger import CheckpointRow, GapRow, LaneRow, PartitionRow, PositionRow
+from iotplatform.adapters.postgres.models.ledger import (
+    CheckpointRow,
+    GapRow,
+    LaneRow,
+    PartitionRow,
+    PositionRow,
+    ReplayedLetterRow,
+)
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
 from iotplatform.adapters.postgres.models.organizations import ImportRow, OrganizationRow, RemovalRow
@@ -61,6 +68,7 @@ __all__ = [
     "ReadingRow",
     "RefreshTokenRow",
     "RemovalRow",
+    "ReplayedLetterRow",
     "RulePackOrganizationRow",
     "RulePackRow",
     "RulePackVersionRow",

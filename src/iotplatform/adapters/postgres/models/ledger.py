@@ -73,6 +73,15 @@ class GapRow(Model):
     found_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
 
 
+class ReplayedLetterRow(Model):
+    """A place in an organization's stream of dead letters, whose letter was replayed and is no more."""
+
+    __tablename__ = "replayed_letters"
+
+    epoch: Mapped[int] = epoch_column("replayed_letters", primary_key=True)
+    place: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
 class CheckpointRow(Model):
     """A position up to which analysis is done for sure."""
 
