@@ -201,6 +201,7 @@ NOT_AUDITED = {
     "audit": "",
     "changes": "",
     "alarm_events": "what was done to alarms, by whom: an audit of its own",
+    "imports": "the import of an organization has an entry of its own",
     "ingestion": "",
     "checkpoints": "",
     "commands": "each says who has given it, and what became of it",
