@@ -17,7 +17,7 @@ from iotplatform.adapters.postgres.models.ledger import (
 )
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
-from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
+from iotplatform.adapters.postgres.models.organizations import ImportRow, OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.people import (
     ApiKeyRow,
     RefreshTokenRow,
@@ -53,6 +53,7 @@ __all__ = [
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "ImportRow",
     "IngestionRow",
     "LaneRow",
     "LimitsRow",
