@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import re
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -15,6 +17,9 @@ from alembic import command
 from iotplatform.adapters.postgres.migrations import _config, migrate
 from iotplatform.adapters.postgres.reading_partitions import PartitionMaker, month_after, month_of, partitions
 
+# The newest revision of the release before.
+(FILE,) = (Path(__file__).parents[2] / "migrations" / "versions").glob("*_reading_partitions.py")
+BEFORE = re.findall(r'^down_revision = "(\w+)"', FILE.read_text(), re.MULTILINE)[0]
 NOW = dt.datetime.now(dt.UTC)
 COLUMNS = ("series_id", "kind", "at", "value", "position", "text")
 # As the release before has it.
@@ -35,7 +40,7 @@ async def before(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     name = f"before_{uuid.uuid4().hex}"
     admin = await asyncpg.connect(database_url)
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    await asyncio.to_thread(lambda: command.upgrade(_config(url_of(database_url, name)), "0016"))
+    await asyncio.to_thread(lambda: command.upgrade(_config(url_of(database_url, name)), BEFORE))
     connection = await asyncpg.connect(url_of(database_url, name))
     await connection.execute("INSERT INTO organizations (id, name, partitions) VALUES ('acme', 'A', 1)")
     await connection.execute("INSERT INTO series (epoch, device_id, sensor) SELECT epoch, 'd', 's' FROM organizations")
@@ -118,7 +123,7 @@ async def test_an_empty_table_has_partitions_at_once_and_can_go_back(before, dat
     assert [one.since for one in await partitions(before)] == [month_after(month_of(NOW), n) for n in range(2)]
     rows = await fill(before, NOW - dt.timedelta(days=400), NOW)
     url = url_of(database_url, await before.fetchval("SELECT current_database()"))
-    await asyncio.to_thread(lambda: command.downgrade(_config(url), "0016"))
+    await asyncio.to_thread(lambda: command.downgrade(_config(url), BEFORE))
     assert await all_rows(before) == rows
     assert await before.fetchval("SELECT count(*) FROM telemetry") == 2
     assert (
