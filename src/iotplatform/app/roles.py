@@ -32,6 +32,7 @@ from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, own_stream_sizes, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
+from iotplatform.adapters.postgres.retention import shortest_retention_s
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -139,7 +140,13 @@ async def assemble(
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
         end_frozen = partial(end_frozen_sessions, resources.database)
-        history = HistoryCare(resources.urls.postgres, lambda: writers.alarms.is_holder)
+        history = HistoryCare(
+            resources.urls.postgres,
+            lambda: writers.alarms.is_holder,
+            metrics,
+            resources.telemetry.sink,
+            settings.retention.every_s,
+        )
         made.roles.append(
             PersistenceRole(writers.readings, writers.alarms, maintenance, history, membership, end_frozen)
         )
@@ -252,6 +259,7 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         ledger.look_for_vanished,
         partial(own_stream_sizes, database),
         resources.streams.resize_organization,
+        partial(shortest_retention_s, database),
     )
     devices = _device_remover(resources)
     duties = Duties(

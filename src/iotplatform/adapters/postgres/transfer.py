@@ -43,8 +43,10 @@ class Table(msgspec.Struct, frozen=True):
 TABLES: Final[Mapping[str, Table]] = MappingProxyType(
     {
         "limits": Table("limits", ("definition",), "epoch"),
+        "retention": Table("retention", ("definition",), "epoch"),
         "devices": Table("devices", ("id", "name", "tags", "metadata", "created_at"), "id"),
         "device_limits": Table("device_limits", ("device_id", "definition"), "device_id"),
+        "device_retention": Table("device_retention", ("device_id", "definition"), "device_id"),
         "device_presence": Table(
             "device_presence",
             ("device_id", "last_seen_at", "disconnected_at"),
