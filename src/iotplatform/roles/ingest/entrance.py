@@ -7,7 +7,6 @@ begin alike: so they are in accounts of their organizations, into which only the
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -28,8 +27,6 @@ _GIVEN_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
 MAX_CLIENT_ID: Final = 256
 # With one token. A device has one or two; a gateway a few more.
 MAX_CONNECTIONS: Final = 32
-# Credentials that have opened something, which are looked at however many others are guessed from their address.
-MAX_WELCOME: Final = 50_000
 
 _OPEN_MQTT: Final = ("iot.>",)
 _OPEN_NATS: Final = (("intake.>", "iot.*.*.replies.*"), ("_INBOX.>", "iot.*.*.commands.*"))
@@ -72,7 +69,6 @@ class Entrance:
         self._account_of = account_of
         self._connections_of = connections_of
         self._strangers = strangers
-        self._welcome: dict[bytes, None] = {}
         self._is_open = is_open
 
     async def decide(self, caller: Caller) -> Grant:
@@ -92,19 +88,15 @@ class Entrance:
 
     async def _claims(self, caller: Caller) -> DeviceClaims:
         secret = caller.password.encode("utf-8", "surrogatepass")
-        digest = hashlib.sha256(secret).digest()
-        if digest not in self._welcome and self._strangers.wait_s(caller.address, secret):
+        if self._strangers.wait_s(caller.address, secret):
             raise Rejected("over_quota", "too many credentials from this address were refused: wait a little")
         try:
             claims = await self._verify(caller.password)
         except Rejected as error:
             if error.kind == "unauthenticated":
-                self._welcome.pop(digest, None)
                 self._strangers.refused(caller.address, secret)
             raise
-        while len(self._welcome) >= MAX_WELCOME:
-            del self._welcome[next(iter(self._welcome))]
-        self._welcome[digest] = None
+        self._strangers.let_in(secret)
         return claims
 
     async def _device(self, caller: Caller, claims: DeviceClaims) -> Grant:

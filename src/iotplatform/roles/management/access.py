@@ -153,11 +153,13 @@ async def known_to(
         detail = "too many credentials from this address were refused: wait before trying another one"
         raise Rejected("over_quota", detail, retry_after_s=wait_s)
     try:
-        return await look
+        found = await look
     except Rejected as error:
         if error.kind == "unauthenticated":
             strangers.refused(address, shown)
         raise
+    strangers.let_in(shown)
+    return found
 
 
 def bearer(authorization: str | None) -> str | None:
