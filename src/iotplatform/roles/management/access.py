@@ -118,6 +118,8 @@ def guard_by(
     """Unless `required`, nobody needs a credential; one that is presented is verified."""
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if connection.scope.get("method") == "OPTIONS":
+            return  # Litestar's own: which methods a path takes stands in the document that everybody may read
         access = access_of(handler)
         if access.needed == "public":
             return

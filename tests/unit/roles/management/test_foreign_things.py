@@ -31,7 +31,7 @@ BODIES: dict[str, Any] = {
     "POST …/rules/{rule}/backtest": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},
     "POST …/alarms/{alarm}/assign": {"assigned_to": "me"},
     "POST …/alarms/{alarm}/comment": {"comment": "mine"},
-    "POST …/alarms/{alarm}/snooze": {"until": "2030-01-01T00:00:00Z"},
+    "POST …/alarms/{alarm}/snooze": {"until": None},
     "PUT …/users/{user}": {"role": "admin"},
 }
 # These make a thing of one's own under the same id.
