@@ -33,20 +33,25 @@ _OPEN_NATS: Final = (("intake.>", "iot.*.*.replies.*"), ("_INBOX.>", "iot.*.*.co
 
 
 class Sign(msgspec.Struct, frozen=True):
-    """What a connection is called at the server: which device it is, and by which token; empty when that is open."""
+    """What a connection is called at the server: which device it is, by which token, and which key has signed that;
+    empty what there is none of.
+    """
 
     organization_id: str = ""
     device_id: str = ""
     token_id: str = ""
+    kid: str = ""
 
     def __str__(self) -> str:
-        return f"iot {self.organization_id} {self.device_id} {self.token_id}"
+        signed_by = f" {self.kid}" if self.kid else ""
+        return f"iot {self.organization_id} {self.device_id} {self.token_id}{signed_by}"
 
     @classmethod
     def parse(cls, name: str) -> Sign | None:
         """None for a connection that is not a device's."""
-        parts = name.split(" ")
-        return cls(*parts[1:]) if len(parts) == 4 and parts[0] == "iot" else None
+        kind, *parts = name.split(" ")
+        is_one = kind == "iot" and (len(parts) == 3 or (len(parts) == 4 and parts[3]))
+        return cls(*parts) if is_one else None
 
 
 class Entrance:
@@ -101,7 +106,7 @@ class Entrance:
 
     async def _device(self, caller: Caller, claims: DeviceClaims) -> Grant:
         organization_id, device_id = claims.organization_id, claims.device_id
-        sign = str(Sign(organization_id, device_id, claims.token_id))
+        sign = str(Sign(organization_id, device_id, claims.token_id, claims.kid))
         if self._connections_of(sign) >= MAX_CONNECTIONS:
             raise Rejected("over_quota", f"there are {MAX_CONNECTIONS} connections with this token: end one of them")
         if caller.protocol == "mqtt":
