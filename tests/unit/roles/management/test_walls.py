@@ -207,7 +207,6 @@ async def test_asking_for_methods_betrays_nothing_and_lets_no_page_in(walled: ht
     for called in ROUTES:
         own, nowhere = [await walled.options(called.at(place), headers=asked) for place in (cast.own, NOWHERE)]
         assert own.status_code == 204, (name_of(called), own.text)
-        assert called.method in own.headers["allow"]
         assert not [name for name in own.headers if name.startswith("access-control")]
         assert own.headers == nowhere.headers
 
