@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from tests.support.compose_stack import filled_in, panels
-from tests.support.influx import InfluxServer, require_influxd
+from tests.support.influx import Gate, InfluxServer, require_influxd
 from tests.support.platform import Platform, eventually
 
 NOON = 1_767_225_600_000_000
@@ -117,7 +118,10 @@ async def test_an_organization_lives_and_ends_in_influxdb(influx: InfluxServer, 
             )
             assert counted["series"][0]["values"][0][1] == sent
 
-            assert (await management.post("/organizations/acme/rules/backtest", json=BACKTEST)).status_code == 409
+            await computed(management, influx, sent)
+            tried = (await management.post("/organizations/acme/rules/backtest", json=BACKTEST)).json()
+            assert (tried["series"], tried["readings"]) == (5, sent)
+            assert tried["episode_count"] == 5, "every device's flow rises over 80 once, and stays there"
             series = (await management.get("/organizations/acme/series")).json()["items"]
             assert len(series) == 6
 
@@ -127,6 +131,26 @@ async def test_an_organization_lives_and_ends_in_influxdb(influx: InfluxServer, 
         assert await platform.stop() == 0, platform.tail()
     finally:
         await platform.kill()
+
+
+async def computed(management: httpx.AsyncClient, influx: InfluxServer, sent: int) -> None:
+    """What was sent comes back computed and whole, and of another organization's nothing."""
+    path = "/organizations/acme/telemetry"
+    asked = {"sensor": "flow", "aggregate": "sum", "interval": "1d", "tz": "Europe/Berlin"}
+    items = (await management.get(path, params=asked)).json()["items"]
+    assert sum(item["value"] for item in items) == sum(range(sent))
+    assert {item["timestamp"] for item in items} == {"2025-12-31T23:00:00.000000Z"}
+    points = (await management.get(path, params={"sensor": "flow", "points": 10})).json()["items"]
+    assert len(points) == 50
+    for kind in ("application/x-ndjson", "text/csv"):
+        answer = await management.get(path, params={"sensor": "flow"}, headers={"accept": kind})
+        assert len(answer.content.splitlines()) == sent + (kind == "text/csv")
+    other = await management.get("/organizations/other/telemetry", params={"aggregate": "count"})
+    assert other.json() == {"items": [], "next_cursor": None}
+    await influx.kill()
+    away = await management.get(path, params=asked)
+    assert (away.status_code, "InfluxDB" in away.json()["detail"]) == (503, True)
+    await influx.start()
 
 
 BACKTEST = {
@@ -162,6 +186,79 @@ async def test_what_influxdb_refuses_is_dead_lettered_and_nothing_else(influx: I
         assert await platform.stop() == 0, platform.tail()
     finally:
         await platform.kill()
+
+
+async def test_nothing_is_lost_whatever_influxdb_answers(influx: InfluxServer, tmp_path: Path) -> None:
+    """It refuses for other reasons than the data, until the organization's stream is full; then it takes all."""
+    gate = Gate(influx)
+    async with gate.open() as url:
+        settings = {**SETTINGS, "streams__max_bytes": str(1 << 20), "streams__keep_s": "0"}
+        platform = await Platform.start(tmp_path / "data", influx__url=url, **settings)
+        try:
+            async with platform.client() as management, platform.client("ingest") as ingest:
+                await management.post("/organizations", json={"id": "gated", "name": "Gated"})
+                gate.largest = 2_000
+                accepted = 200
+                assert (await ingest.post("/ingest", json=batch("gated", 0, accepted))).status_code == 202
+                await balanced(management, "gated", accepted)
+                assert gate.refused > 5, "what was too large was sent in parts"
+                gate.largest = None
+
+                for status in (401, 404, 429, 503):
+                    gate.status = status
+                    assert (await ingest.post("/ingest", json=batch("gated", accepted, 10))).status_code == 202
+                    accepted += 10
+
+                    def names(line: dict[str, Any], status: int = status) -> bool:
+                        return f"InfluxDB answers {status}: not now" in line["detail"]
+
+                    await platform.log("persistence.waiting", where=names)
+
+                async def full() -> Any:
+                    nonlocal accepted
+                    notes = [{**one, "value": "x" * 250} for one in batch("gated", accepted, 1_000)]
+                    answer = await ingest.post("/ingest", json=notes)
+                    accepted += 1_000 if answer.status_code == 202 else 0
+                    return answer if answer.status_code == 429 else None
+
+                refused = await eventually(full)
+                assert int(refused.headers["Retry-After"]) >= 1
+                assert "stream is full" in refused.json()["detail"]
+
+                gate.status = None
+                await balanced(management, "gated", accepted)
+                counted = await management.get("/organizations/gated/telemetry", params={"aggregate": "count"})
+                assert sum(item["value"] for item in counted.json()["items"]) == accepted
+            await latest_is_right(platform)
+            assert await platform.stop() == 0, platform.tail()
+        finally:
+            await platform.kill()
+
+
+async def latest_is_right(platform: Platform) -> None:
+    """By the time of the readings, however late they come, and from InfluxDB when Redis has forgotten all of them."""
+    path = "/organizations/late/telemetry/latest"
+    async with platform.client() as management, platform.client("ingest") as ingest:
+        await management.post("/organizations", json={"id": "late", "name": "Late"})
+        for number, at in enumerate((50, 70, 60, 10)):
+            reading = {**batch("late", 0, 1)[0], "value": number, "timestamp": NOON + at}
+            assert (await ingest.post("/ingest", json=reading)).status_code == 202
+
+        async def latest() -> list[float]:
+            return [item["value"] for item in (await management.get(path)).json()["items"]]
+
+        await balanced(management, "late", 4)
+        assert await latest() == [1.0]
+        redis = Redis.from_url(platform.urls["redis"])
+        try:
+            await redis.flushall()
+            assert await latest() == [1.0]
+            reading = {**batch("late", 1, 1)[0], "value": 7.5}
+            assert (await ingest.post("/ingest", json=[reading, {**reading, "timestamp": 5}])).status_code == 202
+            await balanced(management, "late", 6)
+            assert await latest() == [1.0, 7.5]
+        finally:
+            await redis.aclose()
 
 
 async def test_the_panels_of_the_dashboards_find_their_readings(influx: InfluxServer, tmp_path: Path) -> None:

@@ -32,7 +32,6 @@ from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, own_stream_sizes, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
-from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -56,7 +55,7 @@ from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
 from iotplatform.app.sending import sending_of
 from iotplatform.app.settings import RoleName, Settings, is_loopback
-from iotplatform.app.telemetry import open_block_store
+from iotplatform.app.telemetry import open_block_store, open_queries
 from iotplatform.domain.credentials import SETUP_TOKEN_PREFIX
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
@@ -70,6 +69,7 @@ from iotplatform.roles.management.routes import routes
 from iotplatform.roles.management.test_turns import TestTurns
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
+from iotplatform.roles.persistence.history_care import HistoryCare
 from iotplatform.roles.persistence.ledger_audit import LedgerAudit
 from iotplatform.roles.persistence.maintenance import Duties, Maintenance, Writers
 from iotplatform.roles.persistence.readings import ReadingParts, ReadingWriter
@@ -139,7 +139,10 @@ async def assemble(
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
         end_frozen = partial(end_frozen_sessions, resources.database)
-        made.roles.append(PersistenceRole(writers.readings, writers.alarms, maintenance, membership, end_frozen))
+        history = HistoryCare(resources.urls.postgres, lambda: writers.alarms.is_holder)
+        made.roles.append(
+            PersistenceRole(writers.readings, writers.alarms, maintenance, history, membership, end_frozen)
+        )
         made.readers += [writers.readings.readers, writers.alarms.readers]
         made.shares.append(writers.readings.partitions)
     if "notification" in names:
@@ -200,13 +203,15 @@ async def assemble(
             replayer=Replayer(connection, resources.publisher, metrics, replayed),
             dropped_letters=partial(dropped_letters, dead_letters, replayed),
             analysis=AnalysisView(resources.redis),
-            backtests=Backtests(None if settings.influx.url else resources.database.url),
+            backtests=Backtests(resources.database.url, influx=settings.influx.settings),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
             delete_device=_device_remover(resources).delete,
             limits=settings.limits,
             limit_books=limit_books,
-            queries=await _telemetry_queries(settings, resources, metrics, stack),
+            queries=await open_queries(
+                settings.influx.settings, resources.database, settings.query.connections, metrics, stack
+            ),
             query_slots=QuerySlots(settings.query.per_organization),
             query_limits=settings.query,
             vault=sending.vault,
@@ -227,17 +232,6 @@ def _add_management(
     made.roles.append(role)
     made.endings.append(context.live.end)
     made.apps["management"] = management_app(routes(context), host_rules(settings, settings.management.host), metrics)
-
-
-async def _telemetry_queries(
-    settings: Settings, resources: Resources, metrics: Metrics, stack: AsyncExitStack
-) -> TelemetryQueries | None:
-    if settings.influx.url is not None:
-        return None
-    queries = await TelemetryQueries.open(resources.database.url, settings.query.connections)
-    stack.callback(queries.close)
-    metrics.watch_pool("postgres_queries", queries.pool_state)
-    return queries
 
 
 async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from importlib import import_module
 
@@ -15,14 +15,14 @@ from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.persistence import ReadingStore
 from iotplatform.adapters.postgres.series import page
 from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
-from iotplatform.domain.telemetry import TelemetryStore
+from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
+from iotplatform.domain.querying.store import QueryStore
+from iotplatform.domain.telemetry import SeriesKey, TelemetryStore
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.stores import BlockStore, OutsideStore, ReadingSink
 
 log = structlog.get_logger()
-
-SeriesKey = tuple[str, str]
 
 
 class Telemetry:
@@ -47,17 +47,31 @@ async def open_telemetry(
     driver = await asyncio.to_thread(import_module, "iotplatform.adapters.influx.client")
     client = await driver.InfluxClient.open(influx)
     stack.push_async_callback(client.close)
-
-    async def series(epoch: int, limit: int, after: SeriesKey, device_ids: tuple[str, ...]) -> list[SeriesKey]:
-        return [(one.device_id, one.sensor) for one in await page(database, epoch, limit, after, device_ids)]
-
     stores = import_module("iotplatform.adapters.influx.telemetry")
-    store = stores.InfluxTelemetry(client, series, names_of(directory), deletes_by_query=influx.api == "v1")
+    store = stores.InfluxTelemetry(
+        client, series_of(database), names_of(directory), deletes_by_query=influx.api == "v1"
+    )
     try:
         await client.ping()
     except Unavailable as error:
         log.warning("influx.waiting", detail=error.detail)
     return Telemetry(store, (postgres,), store)
+
+
+async def open_queries(
+    influx: InfluxSettings | None, database: Database, connections: int, metrics: Metrics, stack: AsyncExitStack
+) -> QueryStore:
+    """On connections of their own: heavy queries don't delay what is stored."""
+    if influx is None:
+        queries = await TelemetryQueries.open(database.url, connections)
+        stack.callback(queries.close)
+        metrics.watch_pool("postgres_queries", queries.pool_state)
+        return queries
+    driver = await asyncio.to_thread(import_module, "iotplatform.adapters.influx.client")
+    client = await driver.InfluxClient.open(influx, connections, timeout_s=None)
+    stack.push_async_callback(client.close)
+    store: QueryStore = import_module("iotplatform.adapters.influx.queries").InfluxQueries(client, series_of(database))
+    return store
 
 
 async def open_block_store(url: str, telemetry: Telemetry, metrics: Metrics, stack: AsyncExitStack) -> BlockStore:
@@ -66,6 +80,13 @@ async def open_block_store(url: str, telemetry: Telemetry, metrics: Metrics, sta
     metrics.watch_pool("postgres_readings", ledger.pool_state)
     stack.push_async_callback(ledger.close)
     return OutsideStore(telemetry.sink, ledger) if telemetry.sink else ledger
+
+
+def series_of(database: Database) -> Callable[[int, int, SeriesKey, tuple[str, ...]], Awaitable[list[SeriesKey]]]:
+    async def series(epoch: int, limit: int, after: SeriesKey, device_ids: tuple[str, ...]) -> list[SeriesKey]:
+        return [(one.device_id, one.sensor) for one in await page(database, epoch, limit, after, device_ids)]
+
+    return series
 
 
 def names_of(directory: Directory) -> Callable[[int], str | None]:

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +13,13 @@ from iotplatform.adapters.influx.settings import InfluxSettings
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.persistence import PartitionWork, ReadingStore
-from iotplatform.app.telemetry import open_telemetry
+from iotplatform.app.telemetry import open_queries, open_telemetry
+from iotplatform.domain.querying.store import QueryStore
 from iotplatform.domain.reading import Reading, Value
 from iotplatform.domain.telemetry import Entry, TelemetryRange, TelemetryStore
+from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.stores import BlockStore, OutsideStore
-from tests.support.influx import InfluxServer, require_influxd
-
-DATABASE = "iotplatform"
+from tests.support.influx import open_influx
 
 
 @dataclass
@@ -32,6 +31,8 @@ class Stand:
     blocks: BlockStore
     database: Database
     directory: Directory
+    queries: QueryStore
+    influx: InfluxSettings | None = None
     positions: dict[int, int] = field(default_factory=dict)
 
     async def make(self) -> int:
@@ -72,7 +73,7 @@ async def stand(request, database_url: str, tmp_path_factory: pytest.TempPathFac
     async with AsyncExitStack() as stack:
         settings = None
         if request.param == "influx":
-            settings = await influx(tmp_path_factory.mktemp("influx"), stack)
+            settings = await open_influx(tmp_path_factory.mktemp("influx"), stack)
         database = await Database.open(database_url)
         stack.push_async_callback(database.close)
         ledger = await ReadingStore.open(database_url)
@@ -80,13 +81,5 @@ async def stand(request, database_url: str, tmp_path_factory: pytest.TempPathFac
         directory = Directory(database)
         telemetry = await open_telemetry(settings, database, directory, stack)
         blocks = OutsideStore(telemetry.sink, ledger) if telemetry.sink else ledger
-        yield Stand(request.param, telemetry.store, blocks, database, directory)
-
-
-async def influx(directory: Path, stack: AsyncExitStack) -> InfluxSettings:
-    require_influxd()
-    server = InfluxServer(directory)
-    await server.start()
-    stack.push_async_callback(server.kill)
-    await server.query(f"CREATE DATABASE {DATABASE}")
-    return InfluxSettings(server.url, DATABASE, api="v1")
+        queries = await open_queries(settings, database, 4, Metrics(), stack)
+        yield Stand(request.param, telemetry.store, blocks, database, directory, queries, settings)

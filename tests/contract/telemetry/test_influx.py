@@ -15,11 +15,14 @@ from aiohttp import web
 
 from iotplatform.adapters.influx.client import InfluxClient
 from iotplatform.adapters.influx.examination import examine_influx
+from iotplatform.adapters.influx.queries import InfluxQueries
 from iotplatform.adapters.influx.settings import InfluxSettings
 from iotplatform.adapters.influx.telemetry import InfluxTelemetry
+from iotplatform.domain.querying.query import TelemetryQuery
+from iotplatform.domain.querying.store import Chunk
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.telemetry import UnstorableData
-from iotplatform.errors import Unavailable
+from iotplatform.errors import Rejected, Unavailable
 from tests.support.influx import InfluxServer, free_port, require_influxd, require_program
 from tests.support.platform import eventually
 
@@ -217,6 +220,62 @@ async def test_an_answer_that_is_cut_short_is_none(stack) -> None:
         fake.failures.append(web.Response(text="<html>hello</html>"))
         with pytest.raises(Unavailable, match="no InfluxDB"):
             await telemetry.newest(7)
+
+
+def series_of(device: str, *rows: list[object]) -> bytes:
+    series = {"name": "readings", "tags": {"device": device, "sensor": "s"}, "columns": [], "values": rows}
+    return json.dumps({"results": [{"statement_id": 0, "series": [series], "partial": True}]}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "said"),
+    [
+        # InfluxDB 1 leaves such a series out of its answer, and says so in the midst of it.
+        (series_of("a", [1, 0, 2.0, None]) + b"json: unsupported value: +Inf\n", Rejected, "beyond what a number"),
+        (series_of("b", [1, 0, 2.0, None]) + series_of("a", [1, 0, 2.0, None]), Unavailable, "does not sort"),
+        (b'{"results":[{"statement_id":0,"error":"timeout"}]}\n', Unavailable, "timeout"),
+        (b'{"error":"out of memory"}\n', Unavailable, "out of memory"),
+        (series_of("a", [1, 0, 2.0, None]) + b"<html>", Unavailable, "no InfluxDB"),
+        (series_of("a", [1, 0, 2.0, None])[:-20], Unavailable, "no InfluxDB"),
+        (series_of("a", [1, 0, 2.0, None]), Unavailable, "promised more"),
+    ],
+)
+async def test_a_stream_that_goes_wrong_is_not_taken_for_whole(stack, body, error, said) -> None:
+    async def list_series(epoch: int, limit: int, after: tuple[str, str], device_ids: object) -> list[tuple[str, str]]:
+        return [] if after[0] else [("a", "s"), ("b", "s")]
+
+    async with newer() as (fake, url):
+        client = await InfluxClient.open(InfluxSettings(url, "bucket"), timeout_s=None)
+        stack.push_async_callback(client.close)
+        fake.failures.append(web.Response(body=body))
+        with pytest.raises(error, match=said):
+            async for _ in InfluxQueries(client, list_series).readings(7, TelemetryQuery()):
+                pass
+        fake.failures.append(web.Response(status=401, text="{}"))
+        with pytest.raises(Unavailable, match=r"influx\.token"):
+            await anext(InfluxQueries(client, list_series).readings(7, TelemetryQuery()))
+
+
+async def counted(chunks: AsyncIterator[Chunk]) -> int:
+    return sum([len(chunk) async for chunk in chunks])
+
+
+async def test_a_server_that_is_killed_in_the_midst_of_a_query(server, stack) -> None:
+    telemetry = await telemetry_of(settings_of(server), stack)
+    await telemetry.write([(3, entries(40_000))])
+    client = await InfluxClient.open(settings_of(server), timeout_s=None)
+    stack.push_async_callback(client.close)
+
+    async def list_series(epoch: int, limit: int, after: tuple[str, str], device_ids: object) -> list[tuple[str, str]]:
+        return [] if after[0] else [("d", "s")]
+
+    chunks = InfluxQueries(client, list_series).readings(3, TelemetryQuery())
+    assert len(await anext(chunks)) == 1_000
+    await server.kill()
+    with pytest.raises(Unavailable):
+        await counted(chunks)
+    await server.start()
+    assert await counted(InfluxQueries(client, list_series).readings(3, TelemetryQuery())) == 40_000
 
 
 async def test_the_newer_wire_format_on_a_server_that_is_not_ours(tmp_path, stack) -> None:

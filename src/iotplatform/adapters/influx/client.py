@@ -13,21 +13,25 @@ import contextlib
 import gzip
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
-from influxdb_client._async.rest import RESTClientObjectAsync
+from influxdb_client._async.rest import RESTClientObjectAsync, RESTResponseAsync
 from influxdb_client.configuration import Configuration
 from influxdb_client.rest import ApiException
 
+from iotplatform.adapters.influx.answers import Series, decode_answer, lines_of
 from iotplatform.adapters.influx.settings import InfluxSettings
+from iotplatform.domain.querying.store import AT_ONCE
 from iotplatform.domain.telemetry import UnstorableData
 from iotplatform.errors import Unavailable
 
 TIMEOUT_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 10.0
+CONNECTIONS: Final = 8
 MOST_PATIENCE_S: Final = 60.0
 _ADVICE: Final = {
     401: "check influx.token",
@@ -40,46 +44,33 @@ class TooLarge(UnstorableData):
     """The body is over the server's limit."""
 
 
-class Series(msgspec.Struct):
-    values: list[list[Any]] = []
-    columns: list[str] = []
-    tags: dict[str, str] = {}
-    partial: bool = False
-
-
-class Result(msgspec.Struct):
-    series: list[Series] = []
-    error: str | None = None
-    partial: bool = False
-
-
-class Answer(msgspec.Struct):
-    results: list[Result] = []
-    error: str | None = None
-
-
 # The driver has no types.
 _transport: Any = RESTClientObjectAsync
-_decode_answer = msgspec.json.Decoder(Answer).decode
+_response: Any = RESTResponseAsync
+_refusal: Any = ApiException
 
 
 class InfluxClient:
-    """To be made inside of the event loop."""
+    """To be made inside of the event loop. Without `timeout_s` an answer may take as long as it does."""
 
-    def __init__(self, settings: InfluxSettings, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, settings: InfluxSettings, context: ssl.SSLContext, connections: int, timeout_s: float | None
+    ) -> None:
         self._settings = settings
         self._url = settings.url.rstrip("/")
         configuration = Configuration()  # type: ignore[no-untyped-call]
-        configuration.timeout = TIMEOUT_S * 1_000
+        configuration.timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         configuration.ssl_context = context
-        self._transport: Any = _transport(configuration, maxsize=8, allow_redirects=False)
+        self._transport: Any = _transport(configuration, maxsize=connections, allow_redirects=False)
         self._authorization = _authorization(settings)
         self._not_before = 0.0
 
     @classmethod
-    async def open(cls, settings: InfluxSettings) -> Self:
+    async def open(
+        cls, settings: InfluxSettings, connections: int = CONNECTIONS, timeout_s: float | None = TIMEOUT_S
+    ) -> Self:
         """Certificates are read from files, which the event loop doesn't wait for."""
-        return cls(settings, await asyncio.to_thread(ssl.create_default_context))
+        return cls(settings, await asyncio.to_thread(ssl.create_default_context), connections, timeout_s)
 
     async def close(self) -> None:
         await self._transport.close()
@@ -119,11 +110,9 @@ class InfluxClient:
         query = {"db": self._settings.bucket, "epoch": "u"}
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         try:
-            answer = _decode_answer(await self._request("/query", query, headers, form={"q": statement}))
+            answer = decode_answer(await self._request("/query", query, headers, form={"q": statement}))
         except UnstorableData as error:
             raise Unavailable(f"InfluxDB does not take the query: {error}") from error
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"what answers at influx.url is no InfluxDB: {error}") from error
         found: list[Series] = []
         for result in answer.results:
             if result.error is not None:
@@ -132,6 +121,40 @@ class InfluxClient:
                 raise Unavailable("InfluxDB shortens its answers: set max-row-limit to 0 there")
             found += result.series
         return found
+
+    async def stream(self, statement: str) -> AsyncGenerator[Series, None]:
+        """The same in parts, as they come: flat memory on both sides. Closing it ends the query there.
+
+        Raises:
+            Rejected: a result is no number any more (invalid).
+            Unavailable: trying again may help.
+        """
+        query = {"db": self._settings.bucket, "epoch": "u", "chunked": "true", "chunk_size": str(AT_ONCE)}
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Accept": "application/json",
+            # Packing costs the server more than sending.
+            "Accept-Encoding": "identity",
+        }
+        try:
+            answer = await self._send("/query", query, headers, form={"q": statement}, whole=False)
+        except UnstorableData as error:
+            raise Unavailable(f"InfluxDB does not take the query: {error}") from error
+        try:
+            more = False
+            async for line in lines_of(answer.content):
+                for result in decode_answer(line).results:
+                    more = result.partial
+                    if result.error is not None:
+                        raise Unavailable(f"InfluxDB: {result.error}")
+                    for series in result.series:
+                        yield series
+            if more:
+                raise Unavailable("InfluxDB broke off: it had promised more")
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"InfluxDB broke off: {error!r}") from error
+        finally:
+            answer.close()
 
     async def delete(self, start: str, stop: str, predicate: str) -> None:
         """As InfluxDB 2 deletes."""
@@ -151,19 +174,40 @@ class InfluxClient:
         body: object = None,
         form: Mapping[str, str] | None = None,
     ) -> bytes:
+        data: bytes = (await self._send(path, query, headers, body=body, form=form)).data
+        return data
+
+    async def _send(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        headers: dict[str, str],
+        *,
+        body: object = None,
+        form: Mapping[str, str] | None = None,
+        whole: bool = True,
+    ) -> Any:
+        """The answer; not `whole`: as soon as it begins, and to be closed."""
         await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
         if self._authorization:
             headers["Authorization"] = self._authorization
         try:
             answer = await self._transport.request(
-                "POST", self._url + path, query_params=query, headers=headers, body=body, post_params=form
+                "POST",
+                self._url + path,
+                query_params=query,
+                headers=headers,
+                body=body,
+                post_params=form,
+                _preload_content=whole,
             )
+            if not whole and answer.status != 200:
+                raise _refusal(http_resp=_response(answer, await answer.read()))
         except ApiException as error:
             raise self._translated(error) from error
         except (aiohttp.ClientError, OSError) as error:  # time-outs are OSErrors
             raise Unavailable(f"InfluxDB at {urlsplit(self._url).netloc} is not reachable: {error!r}") from error
-        data: bytes = answer.data
-        return data
+        return answer
 
     def _translated(self, error: ApiException) -> Exception:
         status = error.status

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from iotplatform.adapters.influx.client import InfluxClient, Series, TooLarge
+from iotplatform.adapters.influx.client import InfluxClient, TooLarge
+from iotplatform.adapters.influx.influxql import key_of, of_epoch, of_series
 from iotplatform.adapters.influx.lines import (
     FIRST_US,
     LAST_US,
@@ -16,7 +17,6 @@ from iotplatform.adapters.influx.lines import (
     Lines,
     Unwritable,
     add_lines,
-    decode_name,
     encode_name,
     literal,
     value_of,
@@ -28,6 +28,7 @@ from iotplatform.domain.telemetry import (
     LastReadings,
     Newest,
     Place,
+    SeriesKey,
     TelemetryRange,
     UnstorableData,
 )
@@ -38,7 +39,6 @@ SERIES_IN_A_PAGE: Final = 1_000
 SERIES_IN_A_QUERY: Final = 50
 POINTS_AT_ONCE: Final = 1_000
 
-SeriesKey = tuple[str, str]
 # By epoch: those after this key, of these devices (none: of all), so many at most, by device and sensor.
 ListSeries = Callable[[int, int, SeriesKey, tuple[str, ...]], Awaitable[list[SeriesKey]]]
 NameOf = Callable[[int], str | None]
@@ -111,7 +111,7 @@ class InfluxTelemetry:
             place = keys[-1]
             for chunk in _chunks(keys[: limit - len(found)], SERIES_IN_A_QUERY):
                 place = chunk[-1]
-                newest = await self._select(epoch, _any_of(chunk), "ORDER BY time DESC LIMIT 1")
+                newest = await self._select(epoch, of_series(chunk), "ORDER BY time DESC LIMIT 1")
                 found += [
                     Reading(key[0], key[1], value_of(kind, value, text), at)
                     for key in chunk
@@ -132,7 +132,7 @@ class InfluxTelemetry:
             keys += [key for key in some if not sensors or key[1] in sensors]
         found: list[LastReadings] = []
         for chunk in _chunks(keys[:limit], SERIES_IN_A_QUERY):
-            seen = await self._select(epoch, _any_of(chunk), f"ORDER BY time DESC LIMIT {readings}")
+            seen = await self._select(epoch, of_series(chunk), f"ORDER BY time DESC LIMIT {readings}")
             for key in chunk:
                 points = [
                     SeenReading(at, value_of(kind, value, text), position)
@@ -143,7 +143,7 @@ class InfluxTelemetry:
 
     async def remove_organization(self, epoch: int) -> None:
         if self._deletes_by_query:
-            await self._client.query(f"DROP SERIES FROM {MEASUREMENT} WHERE {_epoch(epoch)}")
+            await self._client.query(f"DROP SERIES FROM {MEASUREMENT} WHERE {of_epoch(epoch)}")
         else:
             await self._client.delete(*_period(FIRST_US, LAST_US), _predicate(epoch=str(epoch)))
 
@@ -172,7 +172,7 @@ class InfluxTelemetry:
     async def _delete(self, epoch: int, device_id: str, first: int, last: int, sensor: str | None) -> None:
         """Both ends are deleted too."""
         if self._deletes_by_query:
-            condition = f'{_epoch(epoch)} AND "device" = {literal(device_id)}'
+            condition = f'{of_epoch(epoch)} AND "device" = {literal(device_id)}'
             if sensor is not None:
                 condition += f' AND "sensor" = {literal(encode_name(sensor))}'
             period = f"time >= {first}u AND time <= {last}u"
@@ -197,7 +197,7 @@ class InfluxTelemetry:
         return await self._list_series(epoch, SERIES_IN_A_PAGE, after, device_ids)
 
     async def _range(self, epoch: int, keys: Sequence[SeriesKey], since: int, until: int, limit: int) -> list[Reading]:
-        condition = f"{_any_of(keys)} AND time >= {since}u AND time < {until}u"
+        condition = f"{of_series(keys)} AND time >= {since}u AND time < {until}u"
         found = await self._select(epoch, condition, f"ORDER BY time LIMIT {limit}")
         return [
             Reading(*key, value_of(kind, value, text), at)
@@ -216,31 +216,18 @@ class InfluxTelemetry:
 
     async def _select(self, epoch: int, condition: str, order: str) -> dict[SeriesKey, list[list[Any]]]:
         """Points of each series: time, kind, position, value, text."""
-        where = f"{_epoch(epoch)} AND {condition}" if condition else _epoch(epoch)
+        where = f"{of_epoch(epoch)} AND {condition}" if condition else of_epoch(epoch)
         fields = '"kind", "position", "value", "text"'
         by_series = f'GROUP BY "device", "sensor" {order}'
         series = await self._client.query(f"SELECT {fields} FROM {MEASUREMENT} WHERE {where} {by_series}")  # noqa: S608
-        return {_key(one): one.values for one in series}
+        return {key_of(one): one.values for one in series}
 
     async def _times(self, epoch: int, condition: str, order: str, limit: int) -> list[tuple[int, str]]:
         """Of each series so many at most: times and sensors."""
-        where = f"{_epoch(epoch)} AND {condition}"
+        where = f"{of_epoch(epoch)} AND {condition}"
         by_series = f'GROUP BY "device", "sensor" ORDER BY time {order} LIMIT {limit}'
         series = await self._client.query(f'SELECT "position" FROM {MEASUREMENT} WHERE {where} {by_series}')  # noqa: S608
-        return [(point[0], _key(one)[1]) for one in series for point in one.values]
-
-
-def _epoch(epoch: int) -> str:
-    return f"\"epoch\" = '{epoch}'"
-
-
-def _key(series: Series) -> SeriesKey:
-    return series.tags["device"], decode_name(series.tags["sensor"])
-
-
-def _any_of(keys: Sequence[SeriesKey]) -> str:
-    some = (f'("device" = {literal(device)} AND "sensor" = {literal(encode_name(sensor))})' for device, sensor in keys)
-    return f"({' OR '.join(some)})"
+        return [(point[0], key_of(one)[1]) for one in series for point in one.values]
 
 
 def _predicate(**tags: str) -> str:

@@ -16,15 +16,10 @@ from iotplatform.adapters.postgres.connection import CONNECT_TIMEOUT_S, state_of
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.telemetry import value_of
 from iotplatform.domain.querying.query import TelemetryQuery
-from iotplatform.domain.reading import Value
+from iotplatform.domain.querying.store import AT_ONCE, Chunk, beyond_numbers
 from iotplatform.domain.timestamps import to_datetime, to_microseconds
-from iotplatform.errors import Rejected
 from iotplatform.observability.instruments import PoolState
 
-Row = tuple[str, str, int, Value]
-Chunk = list[Row]
-
-AT_ONCE: Final = 1_000
 # 9999-12-31: PostgreSQL's infinity has no datetime.
 _LAST: Final = 253_402_214_400_000_000
 
@@ -137,8 +132,7 @@ class TelemetryQueries:
                     await connection.execute(_PLAN)
                     yield await connection.cursor(sql, *arguments)
         except asyncpg.NumericValueOutOfRangeError as error:
-            detail = "the result is beyond what a number can hold: choose a shorter interval, or another aggregate"
-            raise Rejected("invalid", detail) from error
+            raise beyond_numbers() from error
 
 
 def _inner(name: str, bucket: str) -> str:

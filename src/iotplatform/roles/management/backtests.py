@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from iotplatform.adapters.influx.settings import InfluxSettings
 from iotplatform.errors import Fault, Rejected, Unavailable
 from iotplatform.roles.management.backtest_program import BacktestResult, BacktestTask
 
@@ -25,13 +26,20 @@ _NARROWER: Final = "ask for a shorter time (`from`, `to`) or for fewer devices (
 
 
 class Backtests:
-    """`url` is that of the database with the readings; None when they are kept elsewhere.
+    """`url` is that of the database; `influx` is where the readings are, if not in it.
 
     One of an organization at a time, so that none takes every place.
     """
 
-    def __init__(self, url: str | None, deadline_s: float = DEADLINE_S, max_readings: int = MAX_READINGS) -> None:
+    def __init__(
+        self,
+        url: str,
+        deadline_s: float = DEADLINE_S,
+        max_readings: int = MAX_READINGS,
+        influx: InfluxSettings | None = None,
+    ) -> None:
         self.url = url
+        self.influx = influx
         self.deadline_s = deadline_s
         self.max_readings = max_readings
         self._running: set[int] = set()
@@ -40,12 +48,12 @@ class Backtests:
         """The result of a task that `url` and the bounds of this class are filled in to.
 
         Raises:
-            Rejected: readings are not in PostgreSQL, there are too many, or the organization has one running.
-            Unavailable: too many are running, it took too long, or PostgreSQL is away.
+            Rejected: there are too many readings, or the organization has one running.
+            Unavailable: too many are running, it took too long, or a database is away.
         """
-        if self.url is None:
-            raise Rejected("conflict", "backtests read PostgreSQL, and readings go to InfluxDB here (influx.url)")
-        task = msgspec.structs.replace(task, url=self.url, max_readings=self.max_readings, deadline_s=self.deadline_s)
+        task = msgspec.structs.replace(
+            task, url=self.url, influx=self.influx, max_readings=self.max_readings, deadline_s=self.deadline_s
+        )
         with self._place(task.epoch):
             try:
                 async with asyncio.timeout(self.deadline_s):
@@ -57,7 +65,8 @@ class Backtests:
             detail = f"the backtest is about more than {self.max_readings:,} readings: {_NARROWER}"
             raise Rejected("invalid", detail, faults=(Fault("spans too many readings", field="from"),))
         if result.failure == "unavailable":
-            raise Unavailable("the database is not reachable")
+            where = "PostgreSQL" if self.influx is None else "InfluxDB or PostgreSQL"
+            raise Unavailable(f"{where} is not reachable")
         return result
 
     @contextmanager

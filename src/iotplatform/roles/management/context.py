@@ -14,7 +14,6 @@ from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.limits import LimitBooks
 from iotplatform.adapters.postgres.removals import Check
-from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.adapters.redis.analysis_view import AnalysisView
 from iotplatform.adapters.redis.latest import LatestValues
 from iotplatform.adapters.secrets.vault import Vault
@@ -26,6 +25,7 @@ from iotplatform.domain.limit import Limits
 from iotplatform.domain.notification import NotificationChannel
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.querying.query import QueryLimits
+from iotplatform.domain.querying.store import QueryStore
 from iotplatform.domain.rule import Rule
 from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.errors import Rejected
@@ -40,7 +40,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     """`default_rule` makes the rule that a new organization of this id gets.
 
     `delete_organization` and `delete_device` remove every trace; False when there is none. `limits` are those of the
-    settings. `queries` is None where readings are kept in a store that computes nothing.
+    settings.
     """
 
     database: Database
@@ -62,7 +62,7 @@ class ManagementContext(msgspec.Struct, frozen=True):
     delete_device: Callable[[Organization, str, Check, str], Awaitable[bool]]
     limits: Limits
     limit_books: LimitBooks
-    queries: TelemetryQueries | None
+    queries: QueryStore
     query_slots: QuerySlots
     query_limits: QueryLimits
     vault: Vault

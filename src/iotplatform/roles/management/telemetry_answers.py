@@ -16,9 +16,8 @@ import structlog
 from litestar import Request, Response
 from litestar.types import Receive, Scope, Send
 
-from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.domain.querying.query import TelemetryQuery
-from iotplatform.errors import PlatformError, Rejected, Unavailable
+from iotplatform.errors import PlatformError, Unavailable
 from iotplatform.roles.management.connected import while_connected
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.paging import Page, encode_cursor
@@ -46,19 +45,12 @@ async def running(context: ManagementContext, epoch: int) -> AsyncIterator[None]
         raise Unavailable(detail, retry_after_s=limit) from error
 
 
-def computing(context: ManagementContext) -> TelemetryQueries:
-    """Raises Rejected where the store of readings does not compute."""
-    if context.queries is None:
-        raise Rejected("invalid", "aggregates, points and streams need PostgreSQL as the store; pages of JSON do not")
-    return context.queries
-
-
 async def page_of(context: ManagementContext, epoch: int, query: TelemetryQuery, limit: int) -> Page[ReadingAnswer]:
     """A page of points ends with a whole series."""
     found: list[Item] = []
     more = False
     bound = context.query_limits.max_rows
-    async with running(context, epoch), aclosing(items(computing(context), epoch, query, bound)) as rows:
+    async with running(context, epoch), aclosing(items(context.queries, epoch, query, bound)) as rows:
         async for item in rows:
             if len(found) >= limit and (query.points is None or item[:2] != found[-1][:2]):
                 more = True
@@ -108,7 +100,7 @@ class TelemetryStream(Response[Any]):
     ) -> AsyncGenerator[bytes, None]:
         least = ROWS_PER_GROUP if isinstance(self._format, Parquet) else 1
         gathered: list[Item] = []
-        found = chunks(computing(context), epoch, query, context.query_limits.max_rows)
+        found = chunks(context.queries, epoch, query, context.query_limits.max_rows)
         async with aclosing(found) as rows:
             async for chunk in rows:
                 gathered += chunk

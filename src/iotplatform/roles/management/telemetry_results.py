@@ -6,28 +6,21 @@ import asyncio
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Final
 
 import msgspec
 
-from iotplatform.adapters.postgres.telemetry_queries import AT_ONCE, Chunk, Row, TelemetryQueries
 from iotplatform.domain.querying.gaps import filled
 from iotplatform.domain.querying.intervals import LAST_US
 from iotplatform.domain.querying.query import TelemetryQuery
+from iotplatform.domain.querying.store import AT_ONCE, MOST_CALENDAR, MOST_HELD, Chunk, QueryStore, Row
 from iotplatform.domain.reading import Value
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.downsampling import chosen
 
 Item = tuple[str, str, int, Value | None]
 
-# Calendar intervals are made beforehand, and the readings of a series are held while points are chosen.
-MOST_CALENDAR: Final = 100_000
-MOST_HELD: Final = 2_000_000
 
-
-async def items(
-    store: TelemetryQueries, epoch: int, query: TelemetryQuery, max_rows: int
-) -> AsyncGenerator[Item, None]:
+async def items(store: QueryStore, epoch: int, query: TelemetryQuery, max_rows: int) -> AsyncGenerator[Item, None]:
     """By device, sensor and time, after the place of the page before.
 
     Raises:
@@ -52,7 +45,7 @@ async def items(
 
 
 async def chunks(
-    store: TelemetryQueries, epoch: int, query: TelemetryQuery, max_rows: int
+    store: QueryStore, epoch: int, query: TelemetryQuery, max_rows: int
 ) -> AsyncGenerator[Sequence[Item], None]:
     """The same, many at a time; plain readings as they come, because a step for each would cost more than the rest."""
     if query.aggregate is None and query.points is None and query.after is None:
@@ -92,7 +85,7 @@ class _Plan(msgspec.Struct, frozen=True):
 
 
 async def _aggregated(
-    store: TelemetryQueries, epoch: int, query: TelemetryQuery, max_rows: int
+    store: QueryStore, epoch: int, query: TelemetryQuery, max_rows: int
 ) -> AsyncGenerator[Item, None]:
     plan = await _plan(store, epoch, query, max_rows)
     if plan is None:
@@ -112,7 +105,7 @@ async def _aggregated(
                 yield (*key, start, value)
 
 
-async def _plan(store: TelemetryQueries, epoch: int, query: TelemetryQuery, max_rows: int) -> _Plan | None:
+async def _plan(store: QueryStore, epoch: int, query: TelemetryQuery, max_rows: int) -> _Plan | None:
     """None when nothing can be found."""
     interval, since, until = query.interval, query.since, query.until
     fixed = interval is not None and interval.fixed_us is not None
@@ -167,7 +160,7 @@ async def _flat(chunks: AsyncIterator[Chunk]) -> AsyncGenerator[Row, None]:
             yield row
 
 
-async def _points(store: TelemetryQueries, epoch: int, query: TelemetryQuery) -> AsyncGenerator[Item, None]:
+async def _points(store: QueryStore, epoch: int, query: TelemetryQuery) -> AsyncGenerator[Item, None]:
     assert query.points is not None  # noqa: S101 - what the caller asks for
     async with aclosing(store.readings(epoch, query)) as rows:
         series = _Series(rows)

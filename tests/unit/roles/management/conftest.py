@@ -43,8 +43,10 @@ from iotplatform.domain.live import LiveLimits
 from iotplatform.domain.notification import Notification
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.querying.query import QueryLimits
+from iotplatform.domain.querying.store import QueryStore
 from iotplatform.domain.reading import Value
 from iotplatform.domain.rule import Rule, Threshold
+from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.roles.management.backtests import Backtests
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.entrance import Entrance, Guesses
@@ -199,7 +201,14 @@ async def queries(database_url: str) -> AsyncIterator[TelemetryQueries]:
 
 
 @pytest.fixture
-async def context(database: Database, queries: TelemetryQueries, stubs: Stubs, keys: SigningKeys) -> ManagementContext:
+def telemetry(database: Database) -> TelemetryStore:
+    return PostgresTelemetry(database)
+
+
+@pytest.fixture
+async def context(
+    database: Database, telemetry: TelemetryStore, queries: QueryStore, stubs: Stubs, keys: SigningKeys
+) -> ManagementContext:
     await tokens.register_keys(database, keys.public_pems)
     directory = Directory(database)
 
@@ -232,7 +241,7 @@ async def context(database: Database, queries: TelemetryQueries, stubs: Stubs, k
             Guesses(),
         ),
         backtests=Backtests(database.url),
-        telemetry=PostgresTelemetry(database),
+        telemetry=telemetry,
         default_rule=default_rule,
         delete_organization=delete_organization,
         delete_device=delete_device,

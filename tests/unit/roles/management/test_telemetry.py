@@ -1,4 +1,4 @@
-"""Queries of telemetry over HTTP, on a real PostgreSQL, against brute force over the same readings."""
+"""Queries of telemetry over HTTP, on both stores as they are, against brute force over the same readings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import io
 import math
 import random
 import statistics
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,14 +20,22 @@ import pyarrow.parquet
 import pytest
 from litestar import Litestar
 
+from iotplatform.adapters.influx.queries import InfluxQueries
+from iotplatform.adapters.influx.telemetry import InfluxTelemetry
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.app.http.problems import EXCEPTION_HANDLERS
+from iotplatform.app.telemetry import open_queries, series_of
 from iotplatform.domain.querying.intervals import parse_interval
 from iotplatform.domain.querying.query import QueryLimits
-from iotplatform.domain.reading import Value
+from iotplatform.domain.querying.store import QueryStore
+from iotplatform.domain.reading import Reading, Value
+from iotplatform.domain.telemetry import TelemetryStore
 from iotplatform.domain.timestamps import format_timestamp, parse_timestamp, to_datetime
+from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.management.query_slots import QuerySlots
 from iotplatform.roles.management.routes import routes
+from tests.support.influx import open_influx
 
 Rows = dict[tuple[str, str], dict[int, Value]]
 BASE = parse_timestamp("2024-03-29T00:00:00Z")
@@ -36,32 +47,70 @@ async def epoch(database: Database, org: str) -> int:
     return int(await database.pool.fetchval("SELECT epoch FROM organizations WHERE id = $1", org))
 
 
-async def store(database: Database, epoch: int, rows: Rows) -> None:
-    for (device_id, sensor), readings in rows.items():
-        series = await database.pool.fetchval(
-            "INSERT INTO series (epoch, device_id, sensor) VALUES ($1, $2, $3) RETURNING id", epoch, device_id, sensor
-        )
-        await database.pool.copy_records_to_table(
-            "readings",
-            columns=("series_id", "kind", "at", "value", "position", "text"),
-            records=[
-                (
-                    series,
-                    2 if isinstance(value, str) else int(isinstance(value, bool)),
-                    to_datetime(at),
-                    None if isinstance(value, str) else float(value),
-                    1,
-                    value if isinstance(value, str) else None,
-                )
-                for at, value in readings.items()
-            ],
-        )
+@pytest.fixture(scope="module", params=["postgres", "influx"])
+async def queries(request, database: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[QueryStore]:
+    """Both stores that compute."""
+    async with AsyncExitStack() as stack:
+        settings = None
+        if request.param == "influx":
+            settings = await open_influx(tmp_path_factory.mktemp("influx"), stack)
+        yield await open_queries(settings, database, 4, Metrics(), stack)
+
+
+@pytest.fixture
+async def telemetry(database: Database, queries: QueryStore) -> AsyncIterator[TelemetryStore]:
+    if not isinstance(queries, InfluxQueries):
+        yield PostgresTelemetry(database)
+        return
+    client = queries._client
+    yield InfluxTelemetry(client, series_of(database), lambda _: "acme", deletes_by_query=client._settings.api == "v1")
+
+
+Store = Callable[[int, Rows], Awaitable[None]]
+
+
+@pytest.fixture
+def store(database: Database, telemetry: TelemetryStore) -> Store:
+    """Puts readings where they are looked for. In InfluxDB some have taken the place of values of another type."""
+
+    async def store(epoch: int, rows: Rows) -> None:
+        for series, readings in rows.items():
+            number = await database.pool.fetchval(
+                "INSERT INTO series (epoch, device_id, sensor) VALUES ($1, $2, $3) RETURNING id", epoch, *series
+            )
+            if isinstance(telemetry, InfluxTelemetry):
+                before: list[Value] = ["before", -1e9, True]
+                replaced = [(Reading(*series, before[at % 3], at), 1) for at in readings if at % 2]
+                await telemetry.write([(epoch, replaced)])
+                await telemetry.write([(epoch, [(Reading(*series, value, at), 2) for at, value in readings.items()])])
+            else:
+                await store_rows(database, number, readings)
+
+    return store
+
+
+async def store_rows(database: Database, series: int, readings: dict[int, Value]) -> None:
+    await database.pool.copy_records_to_table(
+        "readings",
+        columns=("series_id", "kind", "at", "value", "position", "text"),
+        records=[
+            (
+                series,
+                2 if isinstance(value, str) else int(isinstance(value, bool)),
+                to_datetime(at),
+                None if isinstance(value, str) else float(value),
+                1,
+                value if isinstance(value, str) else None,
+            )
+            for at, value in readings.items()
+        ],
+    )
 
 
 def random_rows(seed: int) -> Rows:
     choose = random.Random(seed)
     rows: Rows = {}
-    for series in (("a", "t"), ("a", "u"), ("b", "t")):
+    for series in (("a", "t"), ("a", "u"), ("a", "\\' OR 'a' = 'a"), ("a-1", '"; /.*/\\'), ("b", "t")):
         times = {BASE + choose.randrange(0, 6 * 24 * HOUR) for _ in range(choose.choice((1, 40, 300)))}
         rows[series] = {
             at: choose.choice((choose.uniform(-50, 50), choose.uniform(-50, 50), True, False, "text")) for at in times
@@ -124,11 +173,11 @@ def same(found: list[tuple[Any, ...]], expected: list[tuple[Any, ...]]) -> bool:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_aggregates_are_those_of_brute_force(
-    client: httpx.AsyncClient, org: str, epoch: int, database: Database, seed: int
+    client: httpx.AsyncClient, org: str, epoch: int, store: Store, seed: int
 ) -> None:
     choose = random.Random(seed)
     rows = random_rows(seed)
-    await store(database, epoch, rows)
+    await store(epoch, rows)
     for name in ("count", "min", "max", "avg", "sum", "first", "last", "p50", "p95", "p99.9", "p0", "p100"):
         interval = choose.choice(("7m", "1h", "5h", "1d", "2d", "1w", "1mo", "1y"))
         zone = choose.choice(("UTC", "Europe/Berlin", "Asia/Kolkata", "America/New_York"))
@@ -140,10 +189,10 @@ async def test_aggregates_are_those_of_brute_force(
 
 
 async def test_gaps_are_filled_over_the_whole_range_and_across_pages(
-    client: httpx.AsyncClient, org: str, epoch: int, database: Database
+    client: httpx.AsyncClient, org: str, epoch: int, store: Store
 ) -> None:
     rows: Rows = {("a", "t"): {BASE + 2 * HOUR: 10.0, BASE + 6 * HOUR + 5: 50.0}, ("b", "t"): {BASE + HOUR: True}}
-    await store(database, epoch, rows)
+    await store(epoch, rows)
     parameters = {"aggregate": "last", "interval": "1h", "from": BASE, "to": BASE + 8 * HOUR}
     path = f"/organizations/{org}/telemetry"
     expected = {
@@ -165,12 +214,12 @@ async def test_gaps_are_filled_over_the_whole_range_and_across_pages(
 
 
 async def test_points_are_readings_with_both_ends(
-    client: httpx.AsyncClient, org: str, epoch: int, database: Database
+    client: httpx.AsyncClient, org: str, epoch: int, store: Store
 ) -> None:
     readings: dict[int, Value] = {BASE + second * 1_000_000: math.sin(second / 50) for second in range(2_000)}
     readings[BASE + 777_000_000] = 99.0
     rows: Rows = {("a", "t"): readings, ("a", "text"): {BASE: "x"}, ("b", "door"): {BASE: True, BASE + 1: False}}
-    await store(database, epoch, rows)
+    await store(epoch, rows)
     found = await everything(client, f"/organizations/{org}/telemetry", points=50, limit=1)
     first = [item for item in found if item[:2] == ("a", "t")]
     assert len(first) == 50
@@ -183,11 +232,11 @@ async def test_points_are_readings_with_both_ends(
     assert len(found) == 52
 
 
-async def test_formats(client: httpx.AsyncClient, org: str, epoch: int, database: Database) -> None:
+async def test_formats(client: httpx.AsyncClient, org: str, epoch: int, store: Store) -> None:
     rows: Rows = {('a"', "s,1"): {}, ("a", 'n,"x'): {BASE: 1.5, BASE + 1: True, BASE + 2: 'a "text", =1+1'}}
     rows = {key: value for key, value in rows.items() if value}
     rows[("b", "many")] = {BASE + at: float(at) for at in range(2_500)}
-    await store(database, epoch, rows)
+    await store(epoch, rows)
     path = f"/organizations/{org}/telemetry"
     expected = await everything(client, path, limit=1_000)
     assert len(expected) == 2_503
@@ -237,19 +286,17 @@ async def test_what_is_wrong_is_named(
     assert {fault["field"] for fault in answer.json()["errors"]} == fields
 
 
-async def test_a_sum_that_no_number_can_hold(
-    client: httpx.AsyncClient, org: str, epoch: int, database: Database
-) -> None:
-    await store(database, epoch, {("a", "t"): {BASE: 1.7e308, BASE + 1: 1.7e308}})
+async def test_a_sum_that_no_number_can_hold(client: httpx.AsyncClient, org: str, epoch: int, store: Store) -> None:
+    await store(epoch, {("a", "t"): {BASE: 1.7e308, BASE + 1: 1.7e308}})
     answer = await client.get(f"/organizations/{org}/telemetry", params={"aggregate": "sum"})
     assert answer.status_code == 422
     assert "beyond what a number can hold" in answer.json()["detail"]
 
 
 async def test_bounds_are_named_and_nothing_is_cut_short(
-    context: Any, org: str, epoch: int, client: httpx.AsyncClient, database: Database
+    context: Any, org: str, epoch: int, client: httpx.AsyncClient, store: Store
 ) -> None:
-    await store(database, epoch, {("a", "t"): {BASE + at * HOUR: 1.0 for at in range(1_500)}})
+    await store(epoch, {("a", "t"): {BASE + at * HOUR: 1.0 for at in range(1_500)}})
     path = f"/organizations/{org}/telemetry"
     ndjson = {"accept": "application/x-ndjson"}
 
@@ -275,6 +322,41 @@ async def test_bounds_are_named_and_nothing_is_cut_short(
         answer = await short.get(path, headers=ndjson)
         assert answer.status_code == 503
         assert "query.deadline_s" in answer.json()["detail"]
+
+
+async def test_parquet_where_its_library_is_not_installed(
+    client: httpx.AsyncClient, org: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    path = f"/organizations/{org}/telemetry"
+    answer = await client.get(path, headers={"accept": "application/vnd.apache.parquet"})
+    assert answer.status_code == 406
+    assert "iotplatform[parquet]" in answer.json()["detail"]
+    assert (await client.get(path, headers={"accept": "text/csv"})).status_code == 200
+
+
+@pytest.mark.parametrize("asked", [{}, {"aggregate": "last", "interval": "1s"}, {"points": 1_000}])
+async def test_pages_while_others_write(
+    client: httpx.AsyncClient, org: str, epoch: int, store: Store, asked: dict[str, Any]
+) -> None:
+    """What was there at the first page comes once, whatever is written before, between and behind."""
+    rows: Rows = {(device, "s"): {BASE + at * 1_000_000: float(at) for at in range(0, 40, 2)} for device in "bdf"}
+    await store(epoch, rows)
+    path, limit = f"/organizations/{org}/telemetry", 7
+    parameters: dict[str, Any] = {**asked, "limit": limit}
+    items: list[tuple[Any, ...]] = []
+    for device in "acegh":
+        found = (await client.get(path, params=parameters)).json()
+        items += [tuple(item.values()) for item in found["items"]]
+        parameters["cursor"] = found["next_cursor"]
+        if parameters["cursor"] is None:
+            break
+        await store(epoch, {(device, "s"): {BASE + at * 1_000_000: -1.0 for at in range(1, 40, 2)}})
+    if parameters["cursor"] is not None:
+        items += await everything(client, path, **parameters)
+    assert len(set(items)) == len(items)
+    old = [item for item in items if item[3] >= 0]
+    assert old == [(*series, format_timestamp(at), value) for series in rows for at, value in rows[series].items()]
 
 
 async def test_an_organization_has_slots_of_its_own() -> None:
