@@ -72,7 +72,7 @@ def test_there_is_one() -> None:
     [
         ("ALTER TABLE devices DROP COLUMN tags", 'column "tags" does not exist'),
         ("ALTER TABLE devices RENAME COLUMN name TO label", 'column "name" does not exist'),
-        ("ALTER TABLE devices ALTER COLUMN tags DROP DEFAULT, ALTER COLUMN tags TYPE text USING ''", "tags is text"),
+        ("ALTER TABLE devices DROP COLUMN tags, ADD COLUMN tags text", "tags is text, and was"),
         ("ALTER TABLE devices ALTER COLUMN name TYPE integer USING 0", "is int4, and was text"),
         ("ALTER TABLE devices RENAME TO things", 'relation "devices" does not exist'),
     ],
@@ -80,7 +80,7 @@ def test_there_is_one() -> None:
 async def test_what_would_break_it_is_seen(
     connection: asyncpg.Connection[asyncpg.Record], change: str, said: str
 ) -> None:
-    old = Statement("SELECT name, tags FROM devices WHERE name = $1", ("text",), (("name", "text"), ("tags", "_text")))
+    old = Statement("SELECT name, tags FROM devices WHERE name = $1", ("text",), (("name", "text"), ("tags", "text[]")))
     assert await fault_of(connection, old) is None
     transaction = connection.transaction()
     await transaction.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,23 +45,25 @@ def backup(folder: Path, about: Manifest, config: Path | None = None) -> Path:
         ({"format": FORMAT + 1, "version": "7.0"}, "format 2, made by iotplatform 7.0"),
     ],
 )
-async def test_what_is_newer_is_not_put_back(
-    tmp_path: Path, about: Manifest, change: dict[str, Any], said: str
-) -> None:
+def test_what_is_newer_is_not_put_back(tmp_path: Path, about: Manifest, change: dict[str, Any], said: str) -> None:
     servers = {**about.servers, **change.get("servers", {})}
     source = backup(tmp_path, msgspec.structs.replace(about, **{**change, "servers": servers}))
     with pytest.raises(ConfigError, match=said):
-        await restore(Settings(data_dir=str(tmp_path / "new")), source)
+        put_back(Settings(data_dir=str(tmp_path / "new")), source)
     assert not (tmp_path / "new").exists()
 
 
-async def test_a_folder_with_something_in_it_stays_as_it_is(tmp_path: Path, about: Manifest) -> None:
+def test_a_folder_with_something_in_it_stays_as_it_is(tmp_path: Path, about: Manifest) -> None:
     source = backup(tmp_path, about)
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "letter").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty"):
-        await restore(Settings(data_dir=str(tmp_path / "new")), source)
+        put_back(Settings(data_dir=str(tmp_path / "new")), source)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["letter"]
+
+
+def put_back(settings: Settings, source: Path) -> None:
+    asyncio.run(restore(settings, source))
 
 
 class Usage(NamedTuple):
@@ -69,21 +72,21 @@ class Usage(NamedTuple):
     free: int
 
 
-async def test_without_room_nothing_is_begun(tmp_path: Path, about: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_nothing_is_begun(tmp_path: Path, about: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     source = backup(tmp_path, about)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1 << 30, 1 << 30, 1 << 20))
     with pytest.raises(ConfigError, match="has room for 1 MiB, and 64 MiB are needed"):
-        await restore(Settings(data_dir=str(tmp_path / "new")), source)
+        put_back(Settings(data_dir=str(tmp_path / "new")), source)
     assert not (tmp_path / "new").exists()
     with DataDirectory.open(tmp_path / "data") as data, pytest.raises(ConfigError, match="has room for 1 MiB"):
         take(data, tmp_path / "c.tar", about)
     assert not list(tmp_path.glob("*c.tar*"))
 
 
-async def test_the_settings_go_along(tmp_path: Path, about: Manifest) -> None:
+def test_the_settings_go_along(tmp_path: Path, about: Manifest) -> None:
     config = tmp_path / "mine.toml"
     config.write_text("[ingest]\nport = 0\n")
     source = backup(tmp_path, about, config)
-    await restore(Settings(data_dir=str(tmp_path / "new")), source)
+    put_back(Settings(data_dir=str(tmp_path / "new")), source)
     restored = tmp_path / "new" / "config.toml"
     assert (restored.read_text(), restored.stat().st_mode & 0o777) == (config.read_text(), 0o600)
