@@ -1,4 +1,4 @@
-"""The persistence role: readings, alarm history, and the maintenance of streams, lanes and the ledger's gauges."""
+"""The persistence role: readings, alarm history, and the maintenance of streams, lanes, history and gauges."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.frozen import end_frozen_sessions_again_and_again
+from iotplatform.roles.persistence.history_care import HistoryCare
 from iotplatform.roles.persistence.maintenance import Maintenance
 from iotplatform.roles.persistence.readings import ReadingWriter
 from iotplatform.runtime.membership import Membership
@@ -23,12 +24,14 @@ class PersistenceRole:
         readings: ReadingWriter,
         alarms: AlarmWriter,
         maintenance: Maintenance,
+        history: HistoryCare,
         membership: Membership,
         end_frozen_sessions: Callable[[], Awaitable[int]],
     ) -> None:
         self.readings = readings
         self.alarms = alarms
         self._maintenance = maintenance
+        self._history = history
         self._membership = membership
         self._end_frozen_sessions = end_frozen_sessions
         self._tasks = Tasks(self.name)
@@ -41,6 +44,8 @@ class PersistenceRole:
         self._tasks.start(self.readings.wait(), "readings")
         self._tasks.start(self.alarms.wait(), "alarms")
         self._tasks.start(self._maintenance.run(), "maintenance")
+        self._tasks.start(self._history.keep(), "history")
+        self._tasks.start(self._history.pack(), "packing")
         self._tasks.start(end_frozen_sessions_again_and_again(self._end_frozen_sessions), "frozen sessions")
 
     async def wait(self) -> None:

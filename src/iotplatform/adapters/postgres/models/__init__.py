@@ -6,6 +6,7 @@ from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.commands import CommandRow, DevicePresenceRow
 from iotplatform.adapters.postgres.models.devices import DeviceRemovalRow, DeviceRow, DeviceTokenRow, SigningKeyRow
+from iotplatform.adapters.postgres.models.history import PackedPartitionRow
 from iotplatform.adapters.postgres.models.ledger import (
     CheckpointRow,
     GapRow,
@@ -61,6 +62,7 @@ __all__ = [
     "MemberRow",
     "Model",
     "OrganizationRow",
+    "PackedPartitionRow",
     "PartitionRow",
     "PositionRow",
     "ProvisioningKeyRow",
