@@ -69,8 +69,8 @@ class Metrics(Collector):
         self.readings_expired = Counter(
             "readings_expired",
             "Readings removed because they were older than they are kept for; of whole partitions an estimate",
-            ("removed",),
-            [("by_row",), ("with_partition",), ("from_influx",)],
+            ("kind",),
+            [("row",), ("partition",), ("influx",)],
         )
         self.partitions_dropped = Counter("partitions_dropped", "Partitions of readings that nobody kept any more")
         self.reading_partitions = Level("reading_partitions", "Partitions of readings; refreshed by persistence")

@@ -112,13 +112,13 @@ class HistoryCare:
             series = await policies.series(connection, epoch)
             before = {(one.device_id, one.sensor): to_microseconds(now - dt.timedelta(days=one.days)) for one in series}
             removed = await self._outside.expire(epoch, before)
-            self._metrics.readings_expired.add(removed, "from_influx")
+            self._metrics.readings_expired.add(removed, "influx")
             count += removed
         return count
 
     def _count(self, expired: Expired) -> None:
-        self._metrics.readings_expired.add(expired.rows, "by_row")
-        self._metrics.readings_expired.add(expired.rows_dropped, "with_partition")
+        self._metrics.readings_expired.add(expired.rows, "row")
+        self._metrics.readings_expired.add(expired.rows_dropped, "partition")
         self._metrics.partitions_dropped.add(len(expired.partitions))
 
     async def _again_and_again(self, care: Callable[[], Awaitable[None]], every_s: float) -> None:
