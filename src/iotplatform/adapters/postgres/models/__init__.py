@@ -27,6 +27,15 @@ from iotplatform.adapters.postgres.models.people import (
 from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
 from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
+from iotplatform.adapters.postgres.models.rollups import (
+    DayRow,
+    HourRow,
+    MinuteRow,
+    RollupBacklogRow,
+    RollupMarkRow,
+    RollupStateRow,
+    RollupWorkRow,
+)
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
     RulePackRow,
@@ -45,6 +54,7 @@ __all__ = [
     "ChannelRow",
     "CheckpointRow",
     "CommandRow",
+    "DayRow",
     "DeliveryRow",
     "DeviceLimitsRow",
     "DevicePresenceRow",
@@ -52,12 +62,14 @@ __all__ = [
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "HourRow",
     "IngestionRow",
     "LaneRow",
     "LimitsRow",
     "MaintenanceWindowRow",
     "MappingRow",
     "MemberRow",
+    "MinuteRow",
     "Model",
     "OrganizationRow",
     "PartitionRow",
@@ -68,6 +80,10 @@ __all__ = [
     "RefreshTokenRow",
     "RemovalRow",
     "ReplayedLetterRow",
+    "RollupBacklogRow",
+    "RollupMarkRow",
+    "RollupStateRow",
+    "RollupWorkRow",
     "RulePackOrganizationRow",
     "RulePackRow",
     "RulePackVersionRow",
