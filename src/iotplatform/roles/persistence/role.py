@@ -9,6 +9,7 @@ from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.frozen import end_frozen_sessions_again_and_again
 from iotplatform.roles.persistence.maintenance import Maintenance
 from iotplatform.roles.persistence.readings import ReadingWriter
+from iotplatform.roles.persistence.rollup_care import RollupCare
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
@@ -23,12 +24,14 @@ class PersistenceRole:
         readings: ReadingWriter,
         alarms: AlarmWriter,
         maintenance: Maintenance,
+        rollups: RollupCare | None,
         membership: Membership,
         end_frozen_sessions: Callable[[], Awaitable[int]],
     ) -> None:
         self.readings = readings
         self.alarms = alarms
         self._maintenance = maintenance
+        self._rollups = rollups
         self._membership = membership
         self._end_frozen_sessions = end_frozen_sessions
         self._tasks = Tasks(self.name)
@@ -41,6 +44,8 @@ class PersistenceRole:
         self._tasks.start(self.readings.wait(), "readings")
         self._tasks.start(self.alarms.wait(), "alarms")
         self._tasks.start(self._maintenance.run(), "maintenance")
+        if self._rollups is not None:
+            self._tasks.start(self._rollups.run(), "rollups")
         self._tasks.start(end_frozen_sessions_again_and_again(self._end_frozen_sessions), "frozen sessions")
 
     async def wait(self) -> None:
