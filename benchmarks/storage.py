@@ -1,14 +1,15 @@
 """What storing costs: `python benchmarks/storage.py [--readings 2000000] [--series 10000] [--commit 10000]`.
 
 Rows per second into each store, through what persistence commits with (two commits at a time, as it has them), and the
-bytes of a reading on disk, index and all. The readings exist before the clock starts. InfluxDB is left out where no
-`influxd` is installed.
+bytes of a reading on disk, index and all: while its month goes on, and after it was packed. The readings exist before
+the clock starts. InfluxDB is left out where no `influxd` is installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime as dt
 import random
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import asyncpg
 import httpx
 
 from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, EmbeddedSettings
@@ -24,16 +26,27 @@ from iotplatform.adapters.influx.settings import InfluxSettings
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.directory import Directory
 from iotplatform.adapters.postgres.migrations import migrate
+from iotplatform.adapters.postgres.packing import pack_one
 from iotplatform.adapters.postgres.persistence import PartitionWork
+from iotplatform.adapters.postgres.reading_partitions import PartitionMaker, month_of
 from iotplatform.app.telemetry import open_block_store, open_telemetry
 from iotplatform.domain.reading import Reading
 from iotplatform.domain.telemetry import Entry
+from iotplatform.domain.timestamps import to_microseconds
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.stores import BlockStore
 
-START_US = 1_700_000_000_000_000
+# Of the month before, which is over and can be packed: there is a partition for it, as there was while it went on.
+LAST_MONTH = month_of(month_of(dt.datetime.now(dt.UTC)) - dt.timedelta(days=1))
+START_US = to_microseconds(LAST_MONTH)
 WRITERS = 2
 INFLUX_PORT = 28_086
+
+
+async def make_last_month(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await PartitionMaker().make(connection, LAST_MONTH)
+    await connection.close()
 
 
 async def make(database: Database) -> int:
@@ -74,12 +87,27 @@ async def measure_postgres(url: str, database: Database, stack: AsyncExitStack, 
     telemetry = await open_telemetry(None, database, Directory(database), stack)
     blocks = await open_block_store(url, telemetry, Metrics(), stack)
     took = await store(blocks, await make(database), work)
-    count = await database.pool.fetchval("SELECT count(*) FROM readings")
-    heap, everything = await database.pool.fetchrow(
-        "SELECT pg_relation_size('readings'), pg_total_relation_size('readings')"
+    print(f"postgres  {await database.pool.fetchval('SELECT count(*) FROM readings') / took:9,.0f} rows/s", flush=True)
+    connection = await asyncpg.connect(url)
+    try:
+        await print_size(connection, "live  ")
+        now = dt.datetime.now(dt.UTC)
+        await PartitionMaker().make(connection, now)
+        while await pack_one(connection, now):
+            pass
+        await print_size(connection, "packed")
+    finally:
+        await connection.close()
+
+
+async def print_size(connection: asyncpg.Connection[asyncpg.Record], state: str) -> None:
+    """Of everything there is of `readings`: rows, index, maps of free and visible pages, empty partitions."""
+    count, heap, everything = await connection.fetchrow(  # type: ignore[misc]
+        "SELECT (SELECT count(*) FROM readings), sum(pg_relation_size(relid)), sum(pg_total_relation_size(relid)) "
+        "FROM pg_partition_tree('readings') WHERE isleaf"
     )
     size = f"{everything / count:6.1f} bytes per reading ({heap / count:.1f} without the index)"
-    print(f"postgres  {count / took:9,.0f} rows/s  {size}", flush=True)
+    print(f"  {state}  {size}", flush=True)
 
 
 async def measure_influx(
@@ -128,6 +156,7 @@ async def main() -> None:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(servers.stop)
             await migrate(urls.postgres)
+            await make_last_month(urls.postgres)
             database = await Database.open(urls.postgres)
             stack.push_async_callback(database.close)
             await measure_postgres(urls.postgres, database, stack, work)

@@ -158,6 +158,15 @@ async def test_a_foreign_host_is_misdirected(wire: Wire, organization: str) -> N
     assert status == 421
 
 
+async def test_a_page_of_another_machine_is_not_answered(wire: Wire, organization: str) -> None:
+    """A browser sends this wherever a page says, without asking: the body has no type that it would have to ask for."""
+    body = json.dumps(reading(organization)).encode()
+    for origin, expected in (("https://evil.example", 403), ("null", 403), ("http://localhost:3000", 202)):
+        wire.writer.write(request(body, {"Origin": origin}).replace(b"Content-Type: application/json\r\n", b""))
+        status, headers, _ = await wire.answer()
+        assert (status, "access-control-allow-origin" in headers) == (expected, False)
+
+
 async def test_a_client_that_leaves_before_its_answer_harms_nobody(platform: Platform, organization: str) -> None:
     parts = urlsplit(platform.urls["ingest"])
     entries = [reading(organization, device_id=f"gone{number}", timestamp=1) for number in range(20)]

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from tests.support.compose_stack import filled_in, panels
-from tests.support.influx import InfluxServer, require_influxd
+from tests.support.influx import Gate, InfluxServer, require_influxd
 from tests.support.platform import Platform, eventually
 
 NOON = 1_767_225_600_000_000
@@ -185,6 +186,79 @@ async def test_what_influxdb_refuses_is_dead_lettered_and_nothing_else(influx: I
         assert await platform.stop() == 0, platform.tail()
     finally:
         await platform.kill()
+
+
+async def test_nothing_is_lost_whatever_influxdb_answers(influx: InfluxServer, tmp_path: Path) -> None:
+    """It refuses for other reasons than the data, until the organization's stream is full; then it takes all."""
+    gate = Gate(influx)
+    async with gate.open() as url:
+        settings = {**SETTINGS, "streams__max_bytes": str(1 << 20), "streams__keep_s": "0"}
+        platform = await Platform.start(tmp_path / "data", influx__url=url, **settings)
+        try:
+            async with platform.client() as management, platform.client("ingest") as ingest:
+                await management.post("/organizations", json={"id": "gated", "name": "Gated"})
+                gate.largest = 2_000
+                accepted = 200
+                assert (await ingest.post("/ingest", json=batch("gated", 0, accepted))).status_code == 202
+                await balanced(management, "gated", accepted)
+                assert gate.refused > 5, "what was too large was sent in parts"
+                gate.largest = None
+
+                for status in (401, 404, 429, 503):
+                    gate.status = status
+                    assert (await ingest.post("/ingest", json=batch("gated", accepted, 10))).status_code == 202
+                    accepted += 10
+
+                    def names(line: dict[str, Any], status: int = status) -> bool:
+                        return f"InfluxDB answers {status}: not now" in line["detail"]
+
+                    await platform.log("persistence.waiting", where=names)
+
+                async def full() -> Any:
+                    nonlocal accepted
+                    notes = [{**one, "value": "x" * 250} for one in batch("gated", accepted, 1_000)]
+                    answer = await ingest.post("/ingest", json=notes)
+                    accepted += 1_000 if answer.status_code == 202 else 0
+                    return answer if answer.status_code == 429 else None
+
+                refused = await eventually(full)
+                assert int(refused.headers["Retry-After"]) >= 1
+                assert "stream is full" in refused.json()["detail"]
+
+                gate.status = None
+                await balanced(management, "gated", accepted)
+                counted = await management.get("/organizations/gated/telemetry", params={"aggregate": "count"})
+                assert sum(item["value"] for item in counted.json()["items"]) == accepted
+            await latest_is_right(platform)
+            assert await platform.stop() == 0, platform.tail()
+        finally:
+            await platform.kill()
+
+
+async def latest_is_right(platform: Platform) -> None:
+    """By the time of the readings, however late they come, and from InfluxDB when Redis has forgotten all of them."""
+    path = "/organizations/late/telemetry/latest"
+    async with platform.client() as management, platform.client("ingest") as ingest:
+        await management.post("/organizations", json={"id": "late", "name": "Late"})
+        for number, at in enumerate((50, 70, 60, 10)):
+            reading = {**batch("late", 0, 1)[0], "value": number, "timestamp": NOON + at}
+            assert (await ingest.post("/ingest", json=reading)).status_code == 202
+
+        async def latest() -> list[float]:
+            return [item["value"] for item in (await management.get(path)).json()["items"]]
+
+        await balanced(management, "late", 4)
+        assert await latest() == [1.0]
+        redis = Redis.from_url(platform.urls["redis"])
+        try:
+            await redis.flushall()
+            assert await latest() == [1.0]
+            reading = {**batch("late", 1, 1)[0], "value": 7.5}
+            assert (await ingest.post("/ingest", json=[reading, {**reading, "timestamp": 5}])).status_code == 202
+            await balanced(management, "late", 6)
+            assert await latest() == [1.0, 7.5]
+        finally:
+            await redis.aclose()
 
 
 async def test_the_panels_of_the_dashboards_find_their_readings(influx: InfluxServer, tmp_path: Path) -> None:

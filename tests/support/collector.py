@@ -15,12 +15,15 @@ class Collector:
     def __init__(self) -> None:
         self.spans: list[dict[str, Any]] = []
         self.url = ""
+        self._port = 0
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        """Where it was before, if it was."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -52,7 +55,12 @@ class Collector:
                         "id": span.span_id.hex(),
                         "parent": span.parent_span_id.hex(),
                         "links": [link.trace_id.hex() for link in span.links],
-                        "error": span.status.code == 2,
+                        "error": span.status.message if span.status.code == 2 else "",
+                        "attributes": {item.key: _value(item.value) for item in span.attributes},
                         "took_ns": span.end_time_unix_nano - span.start_time_unix_nano,
                     }
                 )
+
+
+def _value(value: Any) -> Any:
+    return getattr(value, value.WhichOneof("value"))

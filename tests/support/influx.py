@@ -7,12 +7,14 @@ import os
 import shutil
 import socket
 import subprocess
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from iotplatform.adapters.influx.settings import InfluxSettings
 from tests.support.platform import eventually
@@ -105,10 +107,49 @@ class InfluxServer:
 
 
 async def open_influx(directory: Path, stack: AsyncExitStack) -> InfluxSettings:
-    """A running one with a database, for as long as the stack is open."""
+    """One with a database, for as long as the stack is open; or that of `TEST_INFLUX_URL` (docs/storage.md)."""
+    if url := os.environ.get("TEST_INFLUX_URL"):
+        rest = {name: os.environ.get(f"TEST_INFLUX_{name.upper()}", "") for name in ("bucket", "token", "org")}
+        return InfluxSettings(url, **rest, api="v1" if os.environ.get("TEST_INFLUX_API") == "v1" else "v2")
     require_influxd()
     server = InfluxServer(directory)
     await server.start()
     stack.push_async_callback(server.kill)
     await server.query("CREATE DATABASE iotplatform")
     return InfluxSettings(server.url, "iotplatform", api="v1")
+
+
+class Gate:
+    """Stands before an InfluxDB: what is written is refused with `status` while there is one, or where it is large."""
+
+    def __init__(self, behind: InfluxServer) -> None:
+        self._behind = behind
+        self._client = httpx.AsyncClient(base_url=behind.url)
+        self.status: int | None = None
+        self.largest: int | None = None
+        self.refused = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        """Its URL."""
+        app = web.Application(client_max_size=1 << 25)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+            await self._client.aclose()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        body = await request.read()  # aiohttp unpacks it
+        if request.path == "/write":
+            status = 413 if self.largest is not None and len(body) > self.largest else self.status
+            if status is not None:
+                self.refused += 1
+                return web.Response(status=status, text='{"error":"not now"}', headers={"Retry-After": "1"})
+        kept = {"Content-Type": request.headers.get("Content-Type", "")}
+        answer = await self._client.post(request.path, params=dict(request.query), content=body, headers=kept)
+        return web.Response(status=answer.status_code, body=answer.content)

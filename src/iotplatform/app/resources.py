@@ -69,6 +69,14 @@ def callout_keys(settings: Settings, data: DataDirectory) -> CalloutKeys | None:
     return CalloutKeys.derive(platform_password(data))
 
 
+def stream_limits(settings: Settings) -> StreamLimits:
+    return StreamLimits(
+        replicas=settings.nats.replicas,
+        organization_max_bytes=settings.streams.max_bytes,
+        dead_letters_max_bytes=settings.streams.dead_letters_max_bytes,
+    )
+
+
 async def start_servers(
     settings: Settings, data: DataDirectory, stack: AsyncExitStack
 ) -> tuple[ServerUrls, EmbeddedServers | None]:
@@ -116,12 +124,7 @@ async def open_resources(
     redis = RedisConnection(urls.redis)
     stack.push_async_callback(redis.close)
     counters = Counters(redis)
-    limits = StreamLimits(
-        replicas=settings.nats.replicas,
-        organization_max_bytes=settings.streams.max_bytes,
-        dead_letters_max_bytes=settings.streams.dead_letters_max_bytes,
-    )
-    streams = Streams(JetStreamApi(connection), limits)
+    streams = Streams(JetStreamApi(connection), stream_limits(settings))
 
     database, _, _ = await asyncio.gather(
         _open_database(urls.postgres, embedded=settings.postgres.url is None),

@@ -70,6 +70,7 @@ from iotplatform.roles.management.routes import routes
 from iotplatform.roles.management.test_turns import TestTurns
 from iotplatform.roles.notification.role import NotificationRole
 from iotplatform.roles.persistence.alarms import AlarmWriter
+from iotplatform.roles.persistence.history_care import HistoryCare
 from iotplatform.roles.persistence.ledger_audit import LedgerAudit
 from iotplatform.roles.persistence.maintenance import Duties, Maintenance, Writers
 from iotplatform.roles.persistence.readings import ReadingParts, ReadingWriter
@@ -140,9 +141,10 @@ async def assemble(
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
         end_frozen = partial(end_frozen_sessions, resources.database)
+        history = HistoryCare(resources.urls.postgres, lambda: writers.alarms.is_holder)
         rollups = _rollup_care(settings, resources, writers)
         made.roles.append(
-            PersistenceRole(writers.readings, writers.alarms, maintenance, rollups, membership, end_frozen)
+            PersistenceRole(writers.readings, writers.alarms, maintenance, rollups, history, membership, end_frozen)
         )
         made.readers += [writers.readings.readers, writers.alarms.readers]
         made.shares.append(writers.readings.partitions)

@@ -23,10 +23,14 @@ COMMANDS: Final = {
     "doctor": "what is wrong, and what to do about it",
     "backup": "everything that a stopped platform keeps, in a folder or a tar file",
     "restore": "a backup put into an empty data directory",
+    "export": "one organization, with its readings, in a file",
+    "import": "an organization out of a file that export has made",
     "callout": "the public keys for the configuration of a nats-server of your own",
     "users": "people who may log in: users create-admin --email E --password-stdin",
     "simulate": "a fleet of devices, or a CSV file as one device",
 }
+# A module can't be called `import`.
+_MODULES: Final = {"export": "export_organization", "import": "import_organization"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +64,7 @@ def _parser(given: list[str]) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         if name == wanted:
             # Only the command that runs is imported: most of a command's time would be spent on importing the others.
-            import_module(f"iotplatform.cli.{name}").add_parser(subparsers, common)
+            import_module(f"iotplatform.cli.{_MODULES.get(name, name)}").add_parser(subparsers, common)
         else:
             subparsers.add_parser(name, help=summary)
     return parser

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from iotplatform.errors import PlatformError
+from iotplatform.observability.secrecy import hide_secrets
+
 
 class Span(Protocol):
     """One that is under way. `traceparent` is what those below it are given."""
@@ -13,4 +16,12 @@ class Span(Protocol):
     @property
     def trace_id(self) -> str: ...
 
-    def finish(self, error: str | None = None, **attributes: str | float | bool) -> None: ...
+    def finish(self, error: str | None = None, **attributes: str | float | bool) -> None:
+        """Once; who comes later changes nothing."""
+
+
+def error_of(error: BaseException) -> str:
+    """What a span says of it. What is not our own may quote anything, so only its kind is told."""
+    if not isinstance(error, PlatformError):
+        return type(error).__name__
+    return hide_secrets(f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace")).decode()

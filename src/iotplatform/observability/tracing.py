@@ -57,6 +57,8 @@ class Span:
         return self.traceparent[3:35]
 
     def finish(self, error: str | None = None, **attributes: str | float | bool) -> None:
+        if not self._span.is_recording():
+            return
         self._span.set_attributes(attributes)
         if error is not None:
             self._span.set_status(Status(StatusCode.ERROR, error))
@@ -93,18 +95,24 @@ class Tracer:
         self._owed += 1
         return True
 
-    def begin_request(self, headers: Mapping[bytes, bytes]) -> Span | None:
-        """A span for a request whose sender traces it, or which was picked; None: not this one."""
-        given = headers.get(b"traceparent")
-        parent = _parse(given.decode("latin-1")) if given is not None else None
+    def begin_request(
+        self, name: str, traceparent: str | None, *, owed: bool = False, since: int | None = None, **attributes: str
+    ) -> Span | None:
+        """A span for a request or a message whose sender traces it, or which was picked; None: not this one.
+
+        `owed`: it may be one that `picks` has picked. `since`: when it arrived, in microseconds.
+        """
+        parent = _parse(traceparent) if traceparent is not None else None
         if parent is not None:
             wanted = parent.trace_flags.sampled
+        elif owed and self._owed > 0:
+            self._owed -= 1
+            wanted = True
         else:
-            wanted = self._owed > 0 or random.random() < self._ratio  # noqa: S311
-            self._owed = max(0, self._owed - 1)
+            wanted = random.random() < self._ratio  # noqa: S311
         if not wanted or not self._has_room():
             return None
-        return self._begin("ingest request", parent, (), {})
+        return self._begin(name, parent, (), attributes, since)
 
     def begin(self, name: str, parent: str, links: Sequence[str] = (), **attributes: str | float | bool) -> Span:
         """A span below another one, linked to further ones, as far as there are not too many."""
@@ -132,11 +140,20 @@ class Tracer:
         self._provider.shutdown()
 
     def _begin(
-        self, name: str, parent: SpanContext | None, links: Sequence[SpanContext], attributes: Attributes
+        self,
+        name: str,
+        parent: SpanContext | None,
+        links: Sequence[SpanContext],
+        attributes: Attributes,
+        since: int | None = None,
     ) -> Span:
         context = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
         span = self._tracer.start_span(
-            name, context=context, links=[Link(link) for link in links], attributes=dict(attributes)
+            name,
+            context=context,
+            links=[Link(link) for link in links],
+            attributes=dict(attributes),
+            start_time=None if since is None else since * 1_000,
         )
         assert isinstance(span, SdkSpan)  # noqa: S101 - who is not sampled does not get here
         return Span(span)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, Final
 
 import structlog
@@ -33,14 +34,18 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], name: str, context: Context | None = None
+    ) -> asyncio.Task[None]:
         """A task that ends when its work is done; only an exception, or a cancellation that is not ours, is a death."""
-        task = self._create(coroutine, name)
+        task = self._create(coroutine, name, context)
         task.add_done_callback(self._finished)
         return task
 
-    def _create(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine, name=f"{self._owner}.{name}")
+    def _create(
+        self, coroutine: Coroutine[Any, Any, None], name: str, context: Context | None = None
+    ) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine, name=f"{self._owner}.{name}", context=context)
         self._tasks.add(task)
         return task
 

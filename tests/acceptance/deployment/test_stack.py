@@ -66,7 +66,7 @@ def test_every_panel_of_every_dashboard_shows_something(report: dict[str, Any]) 
     assert {"overview", "ingestion", "pipeline", "alarms", "servers", "organization"} <= report["empty_panels"].keys()
 
 
-def test_panels_that_ask_postgresql_are_answered_to_a_role_that_only_reads(report: dict[str, Any]) -> None:
+def test_panels_that_ask_postgresql_are_answered_to_a_role_that_reads_nothing_else(report: dict[str, Any]) -> None:
     assert report["wrong_panels"] == {}
 
 

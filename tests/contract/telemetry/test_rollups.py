@@ -227,6 +227,17 @@ async def test_a_late_reading_is_in_the_answer_before_and_after_it_was_computed(
         await history.agrees("sum", "1d", "UTC", BASE, BASE + DAY)
 
 
+async def test_what_was_imported_is_in_the_answers(history: History) -> None:
+    await history.close(BASE + 2 * DAY)
+    await history.put(Reading("a", "t", 1.0, BASE + 5))
+    await history.finish()
+    await history.store.put(history.epoch, [(Reading("a", "t", 4.0, BASE + 7), 0)])
+    history.rows["a", "t"][BASE + 7] = 4.0
+    await history.agrees("sum", "1d", "UTC", BASE, BASE + DAY)
+    await history.finish()
+    await history.agrees("sum", "1d", "UTC", BASE, BASE + DAY)
+
+
 async def test_a_writer_that_has_not_committed_is_waited_for(history: History) -> None:
     """Whoever writes to an hour that is not closed yet leaves no mark: it must not be closed meanwhile."""
     await history.close(BASE)

@@ -62,3 +62,14 @@ def test_memory_is_bounded() -> None:
 )
 def test_of_ipv6_a_whole_network_is_one(address: str, holder: str) -> None:
     assert holder_of(address) == holder
+
+
+def test_who_was_let_in_is_not_put_off_with_a_guesser_until_refused() -> None:
+    strangers = Strangers(3, 10.0, now=Clock())
+    strangers.let_in(b"good")
+    for number in range(3):
+        strangers.refused("a", b"%d" % number)
+    assert strangers.wait_s("a", b"good") == 0
+    assert strangers.wait_s("a", b"new") > 0
+    strangers.refused("b", b"good")
+    assert not strangers._welcome

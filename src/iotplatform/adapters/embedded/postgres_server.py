@@ -36,6 +36,8 @@ _SETTINGS: Final = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "max_connections": "100",
+    # A query without bounds in time locks every partition of the readings, and its index.
+    "max_locks_per_transaction": "256",
     "shared_buffers": "64MB",
     "huge_pages": "off",
     "max_wal_size": "1GB",

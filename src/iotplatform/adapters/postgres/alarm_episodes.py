@@ -49,6 +49,11 @@ class AlarmEpisodes:
             )
         return int(trimmed or 0)
 
+    async def are_imported(self, epoch: int) -> bool:
+        """Whether the organization came with a history that was made elsewhere."""
+        with translated():
+            return bool(await self._pool.fetchval("SELECT EXISTS (SELECT FROM imports WHERE epoch = $1)", epoch))
+
     async def names(self, alarm_ids: Sequence[str]) -> dict[str, RuleNames]:
         """What alarms say of their rules, of those that are written."""
         with translated():

@@ -12,6 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 import iotplatform
+from iotplatform.adapters.postgres.boards import grant_boards
 from iotplatform.adapters.postgres.connection import CONNECT_TIMEOUT_S
 from iotplatform.adapters.postgres.errors import translated
 
@@ -39,6 +40,11 @@ async def migrate(url: str) -> None:
     with translated():
         # In a thread with a loop of its own: Alembic reads files and is synchronous.
         await asyncio.to_thread(_upgrade, url)
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+        try:
+            await grant_boards(connection)
+        finally:
+            await connection.close()
 
 
 def _upgrade(url: str) -> None:

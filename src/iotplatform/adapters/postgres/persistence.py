@@ -212,6 +212,28 @@ class ReadingStore:
                 raise
         return None
 
+    async def put(self, epoch: int, readings: Sequence[Entry]) -> None:
+        """Readings that came by no stream: nothing is counted, and no position moves. Again changes nothing.
+
+        Raises:
+            UnstorableData: PostgreSQL refuses some of the values.
+            Unavailable: PostgreSQL is away.
+        """
+        with translated():
+            try:
+                rows = await self._rows([(epoch, readings)])
+                async with self._pool.acquire() as connection, connection.transaction():
+                    await self._marks.leave(connection, rows)
+                    await _upsert(connection, rows)
+            except (asyncpg.DataError, Unpackable) as error:
+                raise UnstorableData(str(error)) from error
+
+    async def name(self, epoch: int, series: Collection[Series]) -> None:
+        """Make series known whose readings are kept elsewhere."""
+        with translated():
+            if missing := set(series) - self._series.get(epoch, {}).keys():
+                await self._learn({epoch: missing})
+
     async def _store(self, work: Sequence[PartitionWork]) -> None:
         rows = await self._rows([(part.epoch, part.readings) for part in work])
         if self._detours == 0:

@@ -32,6 +32,7 @@ SPECIAL: Final = frozenset(
         b"content-encoding",
         b"expect",
         b"idempotency-key",
+        b"origin",
         b"prefer",
         b"transfer-encoding",
         b"upgrade",

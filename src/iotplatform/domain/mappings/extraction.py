@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from iotplatform.domain.identifiers import device_id_of
 from iotplatform.domain.mappings.mapping import Mapping, Pick, TopicRule
-from iotplatform.domain.mappings.patterns import compile_path, compile_topic, fill
+from iotplatform.domain.mappings.patterns import MAX_LEVELS, compile_path, compile_topic, fill
 from iotplatform.domain.payloads.admission import Decoded, Sender, admit
 from iotplatform.domain.payloads.draft import MAX_DEPTH, MAX_FIELD, OUT_OF_RANGE, Draft
 from iotplatform.domain.payloads.json_shapes import decode_json
@@ -20,6 +20,10 @@ from iotplatform.errors import Rejected
 
 MAX_LEAVES: Final = 5_000
 MAX_PATH: Final = 512
+MAX_TOPIC: Final = 1_000
+# How many times a value of one message is held against a pattern: with most values and most patterns that there may
+# be, it would keep all the other messages waiting for seconds.
+MAX_LOOKS: Final = 50_000
 _number = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
 
 
@@ -61,14 +65,18 @@ class Extraction:
         None when no rule is for this topic. A rule may want nothing of a message: then there are no readings and
         nothing is bad. What can't be read is bad, with the body as its source.
         """
+        levels = topic.split("/")
+        if self._rules and (len(levels) > MAX_LEVELS or len(topic) > MAX_TOPIC):
+            detail = f"the topic is longer than {MAX_LEVELS} levels or {MAX_TOPIC} characters"
+            return admit([Draft.unreadable(None, body, detail)], arrived_at, Sender(organization_id))
         for compiled in self._rules:
             if compiled.gateways and gateway not in compiled.gateways:
                 continue
-            found = compiled.topic.fullmatch(topic)
-            if found:
+            found = compiled.topic.caught(levels)
+            if found is not None:
                 if compiled.rule.ignore_topic:
                     return Decoded(organization_id)
-                caught = {**found.groupdict(), "gateway": gateway}
+                caught = {**found, "gateway": gateway}
                 draft = _draft(compiled, caught, body)
                 if not draft.values and not draft.faults:
                     return Decoded(organization_id)
@@ -88,10 +96,14 @@ def _draft(compiled: _CompiledRule, caught: Lookup[str, str], body: bytes) -> Dr
     leaves = dict(_leaves(draft, tree))
     if rule.time is not None and rule.time in leaves:
         _take_time(draft, rule.time, leaves.pop(rule.time))
+    if len(leaves) * (len(compiled.ignored) + len(compiled.picks)) > MAX_LOOKS:
+        draft.blame(None, f"holds {len(leaves)} values, which are too many for all that the mapping picks and ignores")
+        return draft
     for path, leaf in leaves.items():
-        if any(ignored.fullmatch(path) for ignored in compiled.ignored):
+        parts = path.split(".")
+        if any(ignored.caught(parts) is not None for ignored in compiled.ignored):
             continue
-        sensor, unit = _sensor_of(compiled, path, caught)
+        sensor, unit = _sensor_of(compiled, path, parts, caught)
         value = _value_of(rule, leaf)
         if sensor is None or value is None:
             continue
@@ -150,15 +162,17 @@ def _take_time(draft: Draft, path: str, leaf: Any) -> None:
         draft.blame(path, str(error))
 
 
-def _sensor_of(compiled: _CompiledRule, path: str, caught: Lookup[str, str]) -> tuple[str | None, str | None]:
+def _sensor_of(
+    compiled: _CompiledRule, path: str, parts: list[str], caught: Lookup[str, str]
+) -> tuple[str | None, str | None]:
     if not path:
         return fill(compiled.rule.sensor, caught), None
     if not compiled.picks:
         return path, None
     for known in compiled.picks:
-        found = known.path.fullmatch(path)
-        if found:
-            numbers = {str(number): text for number, text in enumerate(found.groups(), 1)}
+        found = known.path.caught(parts)
+        if found is not None:
+            numbers = {str(number): text for number, text in enumerate(found, 1)}
             return fill(known.pick.sensor, {**caught, **numbers, "path": path}), known.pick.unit
     return None, None
 

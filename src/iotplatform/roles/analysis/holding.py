@@ -114,9 +114,9 @@ class Holdings:
         return position
 
     async def _start(self, partition: Partition, hold: Hold) -> None:
-        """There is no position: either nothing was ever committed, or it is lost and everything has to be rebuilt."""
+        """There is no position: nothing was ever committed, or it is lost, or there is a history from elsewhere."""
         floor = await self._rebuilder.floor(partition)
-        if not floor:
+        if not floor and not await self._rebuilder.has_history(partition):
             return
         task = self._tasks.spawn(
             self._rebuild(partition, hold, floor), f"rebuild.{partition.organization.id}.{partition.number}"

@@ -64,6 +64,10 @@ class Rebuilder:
         acknowledged = await self._kept.floor(partition.organization, partition.number, "analysis")
         return max(acknowledged, await self._checkpoints.read(*partition.key))
 
+    async def has_history(self, partition: Partition) -> bool:
+        """Whether there may be alarms although nothing was analysed here."""
+        return await self._episodes.are_imported(partition.organization.epoch)
+
     async def rebuild(self, partition: Partition, hold: Hold, floor: int) -> None:
         """Write the states at `floor` and the position.
 

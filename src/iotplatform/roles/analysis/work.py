@@ -20,7 +20,7 @@ from iotplatform.domain.presence import NEVER, Presence
 from iotplatform.domain.reading import UnreadableBlock, decode_block
 from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.observability.span import Span
+from iotplatform.observability.span import Span, error_of
 from iotplatform.roles.analysis.blocks import DecodedBlock, DecodedControl, Piece, wanted_series
 from iotplatform.roles.analysis.evaluator import Evaluation, evaluate_in_slices
 from iotplatform.roles.analysis.holding import Held, Holdings
@@ -140,16 +140,20 @@ class Workbench:
     async def commit(self, work: Sequence[Work]) -> list[BaseException | None]:
         """All partitions together; for each None, or why it is not committed."""
         began = time.monotonic()
-        verdicts = await self._store.commit(
-            [
-                Commit(part.held.hold, part.held.position, part.last.sequence, part.outcome.states, part.encoded)
-                for part in work
-            ]
-        )
+        commits = [
+            Commit(part.held.hold, part.held.position, part.last.sequence, part.outcome.states, part.encoded)
+            for part in work
+        ]
+        try:
+            verdicts = await self._store.commit(commits)
+        except BaseException as error:
+            for span in (span for part in work for span in part.spans.values()):
+                span.finish(error_of(error))
+            raise
         self._metrics.commit["analysis"].record(time.monotonic() - began)
         for part, failure in zip(work, verdicts, strict=True):
             for span in part.spans.values():
-                span.finish(None if failure is None else type(failure).__name__)
+                span.finish(None if failure is None else error_of(failure))
             if failure is None:
                 part.held.position = part.last.sequence
                 self._metrics.commits.add(1, "analysis")

@@ -25,6 +25,7 @@ from iotplatform.roles.ingest.idempotency import IdempotencyKey
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.message import MAX_BYTES
 from iotplatform.roles.ingest.receiving import Receiving, overloaded
+from iotplatform.roles.ingest.request_traces import of_nats, traced
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
 
@@ -64,7 +65,7 @@ class DeviceRequests:
         try:
             if not reserved:
                 raise overloaded()
-            ack = await self._store(subject, body, headers)
+            ack = await self._follow(subject, body, headers)
         except PlatformError as error:
             answer: dict[str, Any] = {"error": _problem(error)}
         except Exception:
@@ -79,6 +80,12 @@ class DeviceRequests:
                 self._receiving.release(len(body))
         if reply:
             await self._messages.answer(reply, msgspec.json.encode(answer))
+
+    async def _follow(self, subject: str, body: bytes, headers: Mapping[str, str]) -> Ack:
+        if self._parts.metrics.tracer is None:
+            return await self._store(subject, body, headers)
+        with traced(self._parts.metrics.tracer, of_nats(headers), "nats"):
+            return await self._store(subject, body, headers)
 
     async def _store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> Ack:
         _, organization_id, device_id = subject.split(".")

@@ -7,7 +7,6 @@ begin alike: so they are in accounts of their organizations, into which only the
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -28,28 +27,31 @@ _GIVEN_ID: Final = re.compile(r"[0-9A-Za-z]{22}")
 MAX_CLIENT_ID: Final = 256
 # With one token. A device has one or two; a gateway a few more.
 MAX_CONNECTIONS: Final = 32
-# Credentials that have opened something, which are looked at however many others are guessed from their address.
-MAX_WELCOME: Final = 50_000
 
 _OPEN_MQTT: Final = ("iot.>",)
 _OPEN_NATS: Final = (("intake.>", "iot.*.*.replies.*"), ("_INBOX.>", "iot.*.*.commands.*"))
 
 
 class Sign(msgspec.Struct, frozen=True):
-    """What a connection is called at the server: which device it is, and by which token; empty when that is open."""
+    """What a connection is called at the server: which device it is, by which token, and which key has signed that;
+    empty what there is none of.
+    """
 
     organization_id: str = ""
     device_id: str = ""
     token_id: str = ""
+    kid: str = ""
 
     def __str__(self) -> str:
-        return f"iot {self.organization_id} {self.device_id} {self.token_id}"
+        signed_by = f" {self.kid}" if self.kid else ""
+        return f"iot {self.organization_id} {self.device_id} {self.token_id}{signed_by}"
 
     @classmethod
     def parse(cls, name: str) -> Sign | None:
         """None for a connection that is not a device's."""
-        parts = name.split(" ")
-        return cls(*parts[1:]) if len(parts) == 4 and parts[0] == "iot" else None
+        kind, *parts = name.split(" ")
+        is_one = kind == "iot" and (len(parts) == 3 or (len(parts) == 4 and parts[3]))
+        return cls(*parts) if is_one else None
 
 
 class Entrance:
@@ -72,7 +74,6 @@ class Entrance:
         self._account_of = account_of
         self._connections_of = connections_of
         self._strangers = strangers
-        self._welcome: dict[bytes, None] = {}
         self._is_open = is_open
 
     async def decide(self, caller: Caller) -> Grant:
@@ -92,24 +93,20 @@ class Entrance:
 
     async def _claims(self, caller: Caller) -> DeviceClaims:
         secret = caller.password.encode("utf-8", "surrogatepass")
-        digest = hashlib.sha256(secret).digest()
-        if digest not in self._welcome and self._strangers.wait_s(caller.address, secret):
+        if self._strangers.wait_s(caller.address, secret):
             raise Rejected("over_quota", "too many credentials from this address were refused: wait a little")
         try:
             claims = await self._verify(caller.password)
         except Rejected as error:
             if error.kind == "unauthenticated":
-                self._welcome.pop(digest, None)
                 self._strangers.refused(caller.address, secret)
             raise
-        while len(self._welcome) >= MAX_WELCOME:
-            del self._welcome[next(iter(self._welcome))]
-        self._welcome[digest] = None
+        self._strangers.let_in(secret)
         return claims
 
     async def _device(self, caller: Caller, claims: DeviceClaims) -> Grant:
         organization_id, device_id = claims.organization_id, claims.device_id
-        sign = str(Sign(organization_id, device_id, claims.token_id))
+        sign = str(Sign(organization_id, device_id, claims.token_id, claims.kid))
         if self._connections_of(sign) >= MAX_CONNECTIONS:
             raise Rejected("over_quota", f"there are {MAX_CONNECTIONS} connections with this token: end one of them")
         if caller.protocol == "mqtt":

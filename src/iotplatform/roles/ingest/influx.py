@@ -17,6 +17,7 @@ from iotplatform.errors import Fault, Kind, PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
+from iotplatform.roles.ingest.request_traces import of_http, traced
 from iotplatform.roles.ingest.senders import TOKEN, Senders, address_of, authorization_of
 from iotplatform.roles.ingest.wishes import parse_query
 from iotplatform.runtime.clock import now_us
@@ -55,7 +56,7 @@ class WriteEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            decoded = await self._accept(scope, receive, now_us())
+            decoded = await self._follow(scope, receive)
         except PlatformError as error:
             status, failure, headers = _describe(error)
             self._metrics.readings_refused.add(1, failure.code.replace(" ", "_"))
@@ -66,6 +67,12 @@ class WriteEndpoint:
             await _answer(send, 400, _partial(decoded), {})
         else:
             await _answer(send, 204, None, {})
+
+    async def _follow(self, scope: Scope, receive: Receive) -> Decoded:
+        if self._metrics.tracer is None:
+            return await self._accept(scope, receive, now_us())
+        with traced(self._metrics.tracer, of_http(dict(scope["headers"])), "line protocol"):
+            return await self._accept(scope, receive, now_us())
 
     async def _accept(self, scope: Scope, receive: Receive, arrived_at: int) -> Decoded:
         if scope["method"] != "POST":  # type: ignore[typeddict-item]

@@ -34,6 +34,7 @@ from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_le
 from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
 from iotplatform.roles.ingest.message import Topic, read_message
 from iotplatform.roles.ingest.mqtt_lane import Blocks, MqttLanes
+from iotplatform.roles.ingest.request_traces import TracedMessage, begin_message, publishing
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
@@ -63,6 +64,7 @@ class Step(msgspec.Struct):
     size: int = 0
     # Sequences of messages that have good readings.
     useful: set[int] = msgspec.field(default_factory=set)
+    traced: list[TracedMessage] = msgspec.field(default_factory=list)
 
     @property
     def upto(self) -> int:
@@ -161,6 +163,7 @@ class Intake:
         for delivery in deliveries:
             if delivery.sequence <= lanes.position:
                 continue
+            span = begin_message(self._parts.metrics.tracer, delivery.stored_at, "1")
             readings, letter = await self._read(organization, delivery)
             if not steps or steps[-1].size + len(delivery.data) > most or len(steps[-1].readings) > BLOCK_READINGS:
                 steps.append(Step([], [], []))
@@ -172,6 +175,10 @@ class Intake:
                 step.useful.add(delivery.sequence)
             if letter is not None:
                 step.letters.append(letter)
+            if span is not None and readings:
+                step.traced.append(TracedMessage(span, readings))
+            elif span is not None and letter is not None:
+                span.finish(letter.reason)
         return steps
 
     async def _read(self, organization: Organization, delivery: Delivery) -> tuple[list[Reading], DeadLetter | None]:
@@ -221,6 +228,11 @@ class Intake:
         for letter in step.letters:
             await self._put(organization, letter, backoff)
         blocks = Blocks(organization, step.readings, step.upto, step.deliveries[0].stored_at)
+        with publishing(self._parts.metrics.tracer, organization, step.traced, blocks):
+            await self._store(reader, lanes, step, blocks, backoff)
+
+    async def _store(self, reader: Reader, lanes: MqttLanes, step: Step, blocks: Blocks, backoff: Backoff) -> None:
+        organization = lanes.organization
         while reader.state != "removed":
             try:
                 await lanes.store(blocks)
@@ -238,7 +250,10 @@ class Intake:
             else:
                 self._parts.metrics.readings_accepted.add(blocks.count)
                 self._parts.metrics.blocks_published.add(len(blocks.parts))
-                log.info("ingest.published", organization=organization.id, intake=step.upto, readings=blocks.count)
+                traces = {"trace_ids": [message.span.trace_id for message in step.traced]} if step.traced else {}
+                log.info(
+                    "ingest.published", organization=organization.id, intake=step.upto, readings=blocks.count, **traces
+                )
                 return
             await self._parts.publisher.wait_to_retry(backoff.next_s())
         raise Unavailable(f"{organization.id} is somebody else's")
@@ -265,6 +280,7 @@ class Intake:
         organization = lanes.organization
         if await lanes.is_stored(blocks):
             return
+        blocks.refusal = "intake_full"
         log.warning("ingest.intake_full", organization=organization.id, messages=len(step.deliveries))
         lettered = {letter.id for letter in step.letters}
         for delivery in step.deliveries:

@@ -30,7 +30,7 @@ from iotplatform.adapters.nats.streams import DEDUP_WINDOW_S
 from iotplatform.domain.reading import FORMAT_VERSION, join_block
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
-from iotplatform.observability.span import Span
+from iotplatform.observability.span import Span, error_of
 from iotplatform.roles.ingest.idempotency import KeyedPart, key_is_taken
 from iotplatform.roles.ingest.request import Request
 from iotplatform.roles.ingest.request_traces import begin_block
@@ -173,15 +173,16 @@ class Lane:
         began = time.monotonic()
         give_up_at = began + GIVE_UP_S
         uncertain = False
+        failure: str | None = None
         try:
             while True:
                 try:
                     ack = await self._publisher.publish(self.subject, payload, encoded, timeout_s=ACK_TIMEOUT_S)
                     self._metrics.stream_ack.record(time.monotonic() - began)
                     if keyed is None or not ack.duplicate:
-                        self._stored(requests, headers, ack)
+                        self._stored(requests, headers, ack, span)
                     else:
-                        await self._duplicate(requests, headers, keyed, ack, uncertain=uncertain)
+                        await self._duplicate(requests, headers, keyed, ack, span, uncertain=uncertain)
                     return
                 except Unavailable as error:
                     uncertain = uncertain or error.outcome_unknown
@@ -189,18 +190,21 @@ class Lane:
                         await self._publisher.wait_to_retry(backoff.next_s())
                     # Looked at again: a process that was frozen meanwhile must not send what the window forgot.
                     if time.monotonic() >= give_up_at:
+                        failure = error_of(error)
                         self._give_up(requests, uncertain=uncertain)
                         return
                 except (StreamFull, PublishRefused) as error:
+                    failure = error_of(error)
                     self._refused(requests, error, uncertain=uncertain)
                     return
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            failure = error_of(error)
             self._give_up(requests, uncertain=True)
             raise
         finally:
             self.in_flight = []
             if span is not None:
-                span.finish()
+                span.finish(failure)
 
     def _encode(self, headers: BlockHeaders, requests: list[Request]) -> tuple[dict[str, str], Span | None]:
         """The same for every try; with the span of a block that somebody traces."""
@@ -214,21 +218,29 @@ class Lane:
             encoded[TRACEPARENT] = span.traceparent
         return encoded, span
 
-    def _stored(self, requests: list[Request], headers: BlockHeaders, ack: Ack) -> None:
+    def _stored(self, requests: list[Request], headers: BlockHeaders, ack: Ack, span: Span | None) -> None:
         self._number = headers.number
         self._total = headers.total
         self._metrics.readings_accepted.add(headers.count)
         self._metrics.blocks_published.add()
         _succeed(requests, ack)
-        log.info("ingest.published", subject=self.subject, sequence=ack.seq, readings=headers.count)
+        said = log if span is None else log.bind(trace_id=span.trace_id)
+        said.info("ingest.published", subject=self.subject, sequence=ack.seq, readings=headers.count)
 
     async def _duplicate(
-        self, requests: list[Request], headers: BlockHeaders, keyed: KeyedPart, ack: Ack, *, uncertain: bool
+        self,
+        requests: list[Request],
+        headers: BlockHeaders,
+        keyed: KeyedPart,
+        ack: Ack,
+        span: Span | None,
+        *,
+        uncertain: bool,
     ) -> None:
         """The stream had the key already. `uncertain` says that an earlier try of this block may have brought it."""
         storer = keyed.storer(await self._publisher.find(ack), headers)
         if storer == "ours":
-            self._stored(requests, headers, ack)
+            self._stored(requests, headers, ack, span)
             return
         log.info("ingest.duplicate", subject=self.subject, sequence=ack.seq, stored_by=storer)
         if storer == "other":

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextvars import Context
 
 from iotplatform.adapters.nats.publisher import Ack, Publisher
 from iotplatform.adapters.nats.subjects import Source, readings_subject
@@ -18,7 +19,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.idempotency import IdempotencyKey, KeyedPart
 from iotplatform.roles.ingest.lane import Lane, LaneLimits, Waiting
-from iotplatform.roles.ingest.request import DirectRequest, Request, TracedRequest
+from iotplatform.roles.ingest.request import DirectRequest, Request, TracedDirectRequest, TracedRequest
 from iotplatform.runtime.tasks import Tasks
 
 
@@ -112,6 +113,7 @@ class Lanes:
         readings: list[Reading],
         arrived_at: int,
         answer: Callable[[PlatformError | None], None],
+        traceparent: str | None = None,
     ) -> bool:
         """`store` for readings of one partition, without a future: `answer` is called with None or the error.
 
@@ -132,7 +134,12 @@ class Lanes:
         self.seen.note(organization.epoch, readings, arrived_at)
         now = self._clock()
         deadline = now + self._limits.answer_after_s
-        self._start(lane, DirectRequest(chunk, len(readings), arrived_at, deadline, answer), now)
+        if traceparent is None:
+            request = DirectRequest(chunk, len(readings), arrived_at, deadline, answer)
+        else:
+            request = TracedDirectRequest(chunk, len(readings), arrived_at, deadline, answer)
+            request.traceparent = traceparent
+        self._start(lane, request, now)
         return True
 
     async def _store_keyed(
@@ -230,7 +237,8 @@ class Lanes:
             if lane.is_idle(now):
                 # A process that was frozen has not dropped it in time.
                 lane.renew()
-            lane.task = self._tasks.spawn(lane.work(), lane.subject)
+            # In a context of its own: what a lane says is not only about the request that has woken it.
+            lane.task = self._tasks.spawn(lane.work(), lane.subject, Context())
         lane.used_at = now
 
     def _lane(self, organization: Organization, partition: int, source: Source) -> Lane:

@@ -15,12 +15,14 @@ from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
+from iotplatform.observability.span import error_of
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.intake import OnReply
 from iotplatform.roles.ingest.lanes import Lanes
 from iotplatform.roles.ingest.letters import bad_letter, message_letter
 from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
 from iotplatform.roles.ingest.message import Topic, read_message
+from iotplatform.roles.ingest.request_traces import begin_message
 from iotplatform.runtime.clock import now_us
 from iotplatform.runtime.tasks import Tasks
 
@@ -131,16 +133,22 @@ class LiveMessages:
             self._store(organization, topic, body)
 
     def _submit(self, organization: Organization, readings: list[Reading], arrived_at: int) -> None:
+        span = begin_message(self._parts.metrics.tracer, arrived_at, "0")
+
         def stored(error: PlatformError | None) -> None:
             if error is not None:
                 self._refused(organization, error)
+            if span is not None:
+                span.finish(None if error is None else error_of(error))
 
         try:
             # A message is of one device, so all of it is for one partition. The subjects of source `mqtt` are for what
             # comes out of INTAKE: who writes there has to know what the last message is.
-            self._lanes.submit(organization, "http", readings, arrived_at, stored)
+            self._lanes.submit(
+                organization, "http", readings, arrived_at, stored, None if span is None else span.traceparent
+            )
         except PlatformError as error:
-            self._refused(organization, error)
+            stored(error)
 
     async def _admit(self, organization: Organization, readings: list[Reading], arrived_at: int) -> None:
         try:

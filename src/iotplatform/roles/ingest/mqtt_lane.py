@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import Final
 
-from iotplatform.adapters.nats.headers import BlockHeaders
+from iotplatform.adapters.nats.headers import TRACEPARENT, BlockHeaders
 from iotplatform.adapters.nats.intake_log import IntakeLog, OutgoingBlock, Resume
 from iotplatform.domain.identifiers import partition_of
 from iotplatform.domain.organization import Organization
@@ -44,6 +44,10 @@ class Blocks:
             self.parts[partition] = (join_block([encode_readings(some)], len(some)), len(some))
         # Under all of these it may have been sent.
         self.lanes: set[str] = set()
+        # By partition, where somebody traces what is in it.
+        self.traceparents: dict[int, str] = {}
+        # Why it was given up.
+        self.refusal: str | None = None
 
 
 class MqttLanes:
@@ -104,4 +108,7 @@ class MqttLanes:
             total=lane.total + count,
             arrived_at=blocks.arrived_at,
         )
-        return OutgoingBlock(partition, payload, headers.encode())
+        encoded = headers.encode()
+        if partition in blocks.traceparents:
+            encoded[TRACEPARENT] = blocks.traceparents[partition]
+        return OutgoingBlock(partition, payload, encoded)

@@ -17,6 +17,8 @@ class Request:
     """
 
     __slots__ = ("arrived_at", "chunk", "count", "deadline", "keyed", "stored")
+    # Of one whose sender, or the share that is picked, wants to know what becomes of it.
+    traceparent: str | None = None
 
     def __init__(
         self, chunk: bytes, count: int, arrived_at: int, deadline: float, keyed: KeyedPart | None = None
@@ -43,10 +45,9 @@ class Request:
 
 
 class TracedRequest(Request):
-    """One whose sender, or the share that is picked, wants to know what becomes of it."""
+    """One that somebody traces."""
 
     __slots__ = ("traceparent",)
-    traceparent: str
 
 
 class DirectRequest(Request):
@@ -83,3 +84,9 @@ class DirectRequest(Request):
         if not self._settled:
             self._settled = True
             self._answer(error)
+
+
+class TracedDirectRequest(DirectRequest):
+    """The same of one that somebody traces."""
+
+    __slots__ = ("traceparent",)

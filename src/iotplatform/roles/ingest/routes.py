@@ -21,7 +21,7 @@ from iotplatform.roles.ingest.admission import WAIT
 from iotplatform.roles.ingest.lanes import no_room
 from iotplatform.roles.ingest.payload import blame, count_at_a_glance, decode_plainly, named_early
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
-from iotplatform.roles.ingest.request_traces import traced
+from iotplatform.roles.ingest.request_traces import of_http, traced
 from iotplatform.roles.ingest.senders import Senders, address_of, authorization_of
 from iotplatform.roles.ingest.wishes import LENIENT, Query, format_of, is_lenient, key_of
 from iotplatform.runtime.clock import now_us
@@ -119,7 +119,7 @@ class IngestEndpoint:
         if self.tracer is None:
             await self._answer(scope, receive, send)
             return
-        async with traced(self.tracer, scope):
+        with traced(self.tracer, of_http(dict(scope["headers"])), "http", owed=True):
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

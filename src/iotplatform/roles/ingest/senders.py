@@ -22,6 +22,8 @@ BEARER: Final = frozenset({"bearer"})
 TOKEN: Final = frozenset({"bearer", "token"})
 MAX_KNOWN: Final = 50_000
 MAX_RECENT: Final = 16
+# Ours have some 400; a longer one is full of blanks, and would be kept as often as there are connections.
+MAX_RECENT_BYTES: Final = 1_024
 MAX_HEADER_BYTES: Final = 9 * 1024
 _MICROSECONDS: Final = 1_000_000
 _NEVER: Final = 1 << 63
@@ -86,6 +88,8 @@ class Senders:
         known = self._recall(authorization)
         if known is None:
             return None
+        if len(authorization) > MAX_RECENT_BYTES:
+            return known.sender
         if len(recent) >= MAX_RECENT:
             recent.clear()
         recent[authorization] = _Seen(known.sender, generation, known.expires_at)
@@ -128,11 +132,13 @@ class Senders:
             detail = "too many credentials from this address were refused: wait before trying another one"
             raise Rejected("over_quota", detail, retry_after_s=wait_s)
         try:
-            return await self._look_at(authorization, schemes)
+            found = await self._look_at(authorization, schemes)
         except Rejected as error:
             if error.kind == "unauthenticated":
                 self.strangers.refused(address, authorization)
             raise
+        self.strangers.let_in(authorization)
+        return found
 
     async def _look_at(self, authorization: bytes, schemes: frozenset[str]) -> Sender | None:
         scheme, _, credential = authorization.decode("latin-1").partition(" ")

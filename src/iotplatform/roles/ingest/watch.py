@@ -51,9 +51,10 @@ class Watch:
             await self._check_all()
             return
         tokens = {change.key for change in changes if change.kind == "device_token"}
-        if tokens:
+        keys = {change.key for change in changes if change.kind == "signing_key"}
+        if tokens or keys:
             for link, sign in self._signs():
-                if sign.token_id in tokens:
+                if sign.token_id in tokens or sign.kid in keys:
                     await self._check(link, sign)
 
     def _happened(self, event: Event) -> None:
@@ -83,9 +84,14 @@ class Watch:
             await self._check(link, sign)
 
     async def _check(self, link: Link, sign: Sign) -> None:
-        if sign.token_id and not await self._directory.token_is_live(sign.token_id):
+        if not await self._holds(sign):
             log.info("watch.ended", organization=sign.organization_id, device=sign.device_id)
             await self.connections.end(link)
+
+    async def _holds(self, sign: Sign) -> bool:
+        if sign.token_id and not await self._directory.token_is_live(sign.token_id):
+            return False
+        return not sign.kid or await self._directory.public_key(sign.kid) is not None
 
     def live_signs(self) -> list[Sign]:
         return [sign for _, sign in self._signs()]

@@ -118,6 +118,8 @@ def guard_by(
     """Unless `required`, nobody needs a credential; one that is presented is verified."""
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if connection.scope.get("method") == "OPTIONS":
+            return  # Litestar's own: which methods a path takes stands in the document that everybody may read
         access = access_of(handler)
         if access.needed == "public":
             return
@@ -153,11 +155,13 @@ async def known_to(
         detail = "too many credentials from this address were refused: wait before trying another one"
         raise Rejected("over_quota", detail, retry_after_s=wait_s)
     try:
-        return await look
+        found = await look
     except Rejected as error:
         if error.kind == "unauthenticated":
             strangers.refused(address, shown)
         raise
+    strangers.let_in(shown)
+    return found
 
 
 def bearer(authorization: str | None) -> str | None:

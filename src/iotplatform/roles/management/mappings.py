@@ -29,6 +29,8 @@ from iotplatform.roles.management.paging import BY_ID, DEFAULT_LIMIT, Cursor, Li
 from iotplatform.runtime.clock import now_us
 
 MAX_PAYLOAD: Final = 65_536
+# An organization has a hundred of them at most, and every process that takes readings holds them all.
+MAX_MAPPING_BYTES: Final = 65_536
 
 
 class MappingBody(Body, frozen=True, kw_only=True):
@@ -62,6 +64,11 @@ class MappingBody(Body, frozen=True, kw_only=True):
             raise Rejected("invalid", "the body is not valid", faults=tuple(faults))
         rules = self.rules or TEMPLATES[self.template or ""]
         mapping = Mapping(mapping_id, self.name or self.template or "", rules, self.enabled, self.gateways)
+        if len(msgspec.json.encode(mapping)) > MAX_MAPPING_BYTES:
+            fault = Fault(
+                f"make more than {MAX_MAPPING_BYTES} bytes of JSON: divide them over several mappings", field="rules"
+            )
+            raise Rejected("invalid", "the body is not valid", faults=(fault,))
         if faults := list(mapping_faults(mapping)):
             raise Rejected("invalid", "the body is not valid", faults=tuple(faults))
         return mapping

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Response, delete, get, post
+from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
@@ -17,9 +17,10 @@ from iotplatform.adapters.postgres import device_batches, provisioning_keys
 from iotplatform.adapters.postgres.actor import Actor, act_for
 from iotplatform.adapters.postgres.device_batches import DeviceToAdd
 from iotplatform.adapters.postgres.models import ProvisioningKeyRow
+from iotplatform.domain.organization import Organization
 from iotplatform.domain.timestamps import format_timestamp, parse_timestamp, to_datetime, to_microseconds
 from iotplatform.errors import Fault, Rejected
-from iotplatform.roles.management.access import ADMINISTER, PUBLIC
+from iotplatform.roles.management.access import ADMINISTER, PUBLIC, known_to
 from iotplatform.roles.management.context import ManagementContext, known_form, not_found
 from iotplatform.roles.management.devices import DeviceMade, check_metadata, device_answer
 from iotplatform.roles.management.fields import Body, Identifier, Name, Tag
@@ -115,16 +116,11 @@ async def revoke_provisioning_key(
 
 @post("/provision", opt=PUBLIC)
 async def provision_device(
-    data: JSONBody[Provisioning], context: NamedDependency[ManagementContext]
+    data: JSONBody[Provisioning], request: Request[Any, Any, Any], context: NamedDependency[ManagementContext]
 ) -> Response[DeviceMade]:
     """A device registers itself by a key of its organization, and gets a token of its own."""
     check_metadata(data.metadata)
-    key = await device_batches.usable_key(context.database, _hash(data.key))
-    organization = next(
-        (known for known in context.directory.organizations() if key is not None and known.epoch == key.epoch), None
-    )
-    if key is None or organization is None:
-        raise Rejected("unauthenticated", "the provisioning key is not valid")
+    key, organization = await known_to(context.entrance.strangers, request, data.key, _usable(context, data.key))
     act_for(Actor(f"provisioning key {key.name}", "provisioning_key"))
     device_id = data.id or str(uuid.uuid4())
     credential = NewCredential.issue(context.tokens, organization.id, device_id)
@@ -145,6 +141,15 @@ async def provision_device(
     )
     location = f"/organizations/{organization.id}/devices/{device_id}"
     return Response(made, status_code=201, headers={"Location": location})
+
+
+async def _usable(context: ManagementContext, secret: str) -> tuple[ProvisioningKeyRow, Organization]:
+    key = await device_batches.usable_key(context.database, _hash(secret))
+    known = context.directory.organizations()
+    organization = next((each for each in known if key is not None and each.epoch == key.epoch), None)
+    if key is None or organization is None:
+        raise Rejected("unauthenticated", "the provisioning key is not valid")
+    return key, organization
 
 
 def _hash(key: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from iotplatform.adapters.nats.headers import CONTROL, BlockHeaders
+from iotplatform.adapters.nats.headers import CONTROL, TRACEPARENT, BlockHeaders
 from iotplatform.adapters.nats.partitions import Partition
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.postgres.persistence import LaneMark, PartitionWork
@@ -14,7 +14,7 @@ from iotplatform.domain.dead_letter import DeadLetter, Reason, encode_payload
 from iotplatform.domain.gap import NOTHING_KNOWN, LaneFollower, LanePlace
 from iotplatform.domain.reading import Reading, UnreadableBlock, decode_block
 from iotplatform.domain.telemetry import Newest
-from iotplatform.observability.span import Span
+from iotplatform.roles.persistence.commit_traces import CommitTraces
 
 
 class Prepared(msgspec.Struct):
@@ -29,8 +29,7 @@ class Prepared(msgspec.Struct):
     arrivals: list[tuple[int, int]]
     places: dict[str, LanePlace]
     refusal: str | None = None
-    # Of blocks that somebody traces.
-    spans: list[Span] = msgspec.field(default_factory=list)
+    traces: CommitTraces = msgspec.field(default_factory=CommitTraces)
 
     @property
     def is_clean(self) -> bool:
@@ -57,6 +56,8 @@ def prepare(
     for delivery in deliveries:
         if CONTROL in delivery.headers:
             continue  # for analysis; it holds no readings
+        if TRACEPARENT in delivery.headers:
+            prepared.traces.of.append(delivery.headers[TRACEPARENT])
         headers = BlockHeaders.decode(delivery.headers)
         count = headers.count if headers else 0
         if headers:

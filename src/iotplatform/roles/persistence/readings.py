@@ -10,7 +10,6 @@ import structlog
 
 from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.dead_letters import DeadLetters
-from iotplatform.adapters.nats.headers import TRACEPARENT
 from iotplatform.adapters.nats.partitions import Partition, PartitionKey, PartitionReaders
 from iotplatform.adapters.nats.reader import Delivery, Reader
 from iotplatform.adapters.nats.readers import Batch, Readers
@@ -24,6 +23,7 @@ from iotplatform.errors import Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.persistence.alone import AloneWriter
 from iotplatform.roles.persistence.blocks import Part, Prepared, prepare
+from iotplatform.roles.persistence.commit_traces import committing
 from iotplatform.roles.persistence.latest import LatestKeeper
 from iotplatform.roles.persistence.letters import LetterSender
 from iotplatform.roles.persistence.settling import Settler
@@ -243,9 +243,6 @@ class ReadingWriter:
             return None
         lanes = self._lanes[partition.key]
         prepared = prepare(partition.organization.epoch, partition.number, position, fresh, lanes)
-        if self._metrics.tracer is not None:
-            traces = [delivery.headers[TRACEPARENT] for delivery in fresh if TRACEPARENT in delivery.headers]
-            prepared.spans = [self._metrics.tracer.begin("block commit", trace) for trace in traces]
         return reader, partition, fresh[-1], prepared
 
     async def _write(self, parts: list[Part]) -> list[Part]:
@@ -255,9 +252,10 @@ class ReadingWriter:
             Unavailable: a server is away; all of `parts` are to be tried again.
         """
         began = time.monotonic()
-        await self.latest.keep([prepared.work for *_, prepared in parts])
         try:
-            await self._store.store([prepared.work for *_, prepared in parts])
+            with committing(self._metrics.tracer, [prepared.traces for *_, prepared in parts]):
+                await self.latest.keep([prepared.work for *_, prepared in parts])
+                await self._store.store([prepared.work for *_, prepared in parts])
         except PositionMoved as error:
             log.warning("persistence.fenced", detail=str(error))
             for reader, partition, _, _ in parts:
@@ -290,15 +288,14 @@ class ReadingWriter:
         self._metrics.readings_stored.add(len(work.readings))
         if work.dead_lettered:
             self._metrics.readings_dead_lettered.add(work.dead_lettered, "persistence")
-        for span in prepared.spans:
-            span.finish()
+        trace_ids = prepared.traces.finish()
         log.info(
             "persistence.stored",
             organization=partition.organization.id,
             partition=partition.number,
             position=work.after,
             readings=len(work.readings),
-            **({"trace_ids": [span.trace_id for span in prepared.spans]} if prepared.spans else {}),
+            **({"trace_ids": trace_ids} if trace_ids else {}),
         )
 
     def _follow_lanes(self, partition: Partition, last: Delivery, prepared: Prepared) -> None:

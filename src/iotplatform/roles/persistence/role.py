@@ -1,4 +1,4 @@
-"""The persistence role: readings, alarm history, and the maintenance of streams, lanes and the ledger's gauges."""
+"""The persistence role: readings, alarm history, and the maintenance of streams, lanes, history and gauges."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from iotplatform.roles.persistence.alarms import AlarmWriter
 from iotplatform.roles.persistence.frozen import end_frozen_sessions_again_and_again
+from iotplatform.roles.persistence.history_care import HistoryCare
 from iotplatform.roles.persistence.maintenance import Maintenance
 from iotplatform.roles.persistence.readings import ReadingWriter
 from iotplatform.roles.persistence.rollup_care import RollupCare
@@ -25,6 +26,7 @@ class PersistenceRole:
         alarms: AlarmWriter,
         maintenance: Maintenance,
         rollups: RollupCare | None,
+        history: HistoryCare,
         membership: Membership,
         end_frozen_sessions: Callable[[], Awaitable[int]],
     ) -> None:
@@ -32,6 +34,7 @@ class PersistenceRole:
         self.alarms = alarms
         self._maintenance = maintenance
         self._rollups = rollups
+        self._history = history
         self._membership = membership
         self._end_frozen_sessions = end_frozen_sessions
         self._tasks = Tasks(self.name)
@@ -46,6 +49,8 @@ class PersistenceRole:
         self._tasks.start(self._maintenance.run(), "maintenance")
         if self._rollups is not None:
             self._tasks.start(self._rollups.run(), "rollups")
+        self._tasks.start(self._history.keep(), "history")
+        self._tasks.start(self._history.pack(), "packing")
         self._tasks.start(end_frozen_sessions_again_and_again(self._end_frozen_sessions), "frozen sessions")
 
     async def wait(self) -> None:

@@ -10,7 +10,7 @@ from iotplatform.errors import Rejected
 from iotplatform.roles.ingest.entrance import Entrance, Sign
 from iotplatform.runtime.strangers import Strangers
 
-CLAIMS = DeviceClaims("acme", "pump", "token-1", 2_000_000_000_000_000)
+CLAIMS = DeviceClaims("acme", "pump", "token-1", 2_000_000_000_000_000, "kid-1")
 
 
 async def verify(token):
@@ -40,7 +40,7 @@ async def test_a_device_gets_its_own_topics_and_nothing_else(client_id):
         ("iot.acme.pump", "iot.acme.pump.>"),
     )
     assert grant.expires_at_s == 2_000_000_000
-    assert Sign.parse(grant.name) == Sign("acme", "pump", "token-1")
+    assert Sign.parse(grant.name) == Sign("acme", "pump", "token-1", "kid-1")
 
 
 @given(st.text(max_size=40))
@@ -91,10 +91,15 @@ async def test_without_a_password_only_open_mode_lets_anybody_in():
         assert grant.expires_at_s is None
 
 
-@given(st.text(max_size=60))
+@given(st.text(max_size=60) | st.lists(st.sampled_from(["iot", "a", "", " "]), max_size=7).map(" ".join))
 def test_any_name_of_a_connection_is_parsed_or_is_nobodys(name):
     sign = Sign.parse(name)
     assert sign is None or str(sign) == name
+
+
+@pytest.mark.parametrize("sign", [Sign(), Sign("a", "b"), Sign("a", "b", "c"), Sign("a", "b", "c", "d")])
+def test_whose_it_is_is_read_back(sign):
+    assert Sign.parse(str(sign)) == sign
 
 
 class Guessing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
 
 from iotplatform.adapters.nats.headers import BlockHeaders
 from iotplatform.adapters.nats.publisher import Ack, PublishRefused, StreamFull
@@ -37,6 +38,7 @@ class Stream:
 
     async def publish(self, subject, payload, headers, *, timeout_s):
         answer = asyncio.get_running_loop().create_future()
+        self.said_of = structlog.contextvars.get_contextvars()
         async with self.arrived:
             self.published.append((subject, payload, dict(headers), answer))
             self.arrived.notify_all()
@@ -489,3 +491,13 @@ class TestDraining:
                 await waiting
         assert unknown.value.outcome_unknown
         assert not not_sent.value.outcome_unknown
+
+
+async def test_what_a_lane_says_is_not_of_the_request_that_woke_it(stream, make):
+    lanes = make()
+    with structlog.contextvars.bound_contextvars(trace_id="of the first"):
+        first = store(lanes, 1)
+        await stream.wait_for(1)
+    assert stream.said_of == {}
+    stream.answer(0)
+    await first

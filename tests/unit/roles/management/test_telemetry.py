@@ -8,6 +8,7 @@ import io
 import math
 import random
 import statistics
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -62,7 +63,7 @@ async def telemetry(database: Database, queries: QueryStore) -> AsyncIterator[Te
         yield PostgresTelemetry(database)
         return
     client = queries._client
-    yield InfluxTelemetry(client, series_of(database), lambda _: "acme", deletes_by_query=True)
+    yield InfluxTelemetry(client, series_of(database), lambda _: "acme", deletes_by_query=client._settings.api == "v1")
 
 
 Store = Callable[[int, Rows], Awaitable[None]]
@@ -321,6 +322,41 @@ async def test_bounds_are_named_and_nothing_is_cut_short(
         answer = await short.get(path, headers=ndjson)
         assert answer.status_code == 503
         assert "query.deadline_s" in answer.json()["detail"]
+
+
+async def test_parquet_where_its_library_is_not_installed(
+    client: httpx.AsyncClient, org: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    path = f"/organizations/{org}/telemetry"
+    answer = await client.get(path, headers={"accept": "application/vnd.apache.parquet"})
+    assert answer.status_code == 406
+    assert "iotplatform[parquet]" in answer.json()["detail"]
+    assert (await client.get(path, headers={"accept": "text/csv"})).status_code == 200
+
+
+@pytest.mark.parametrize("asked", [{}, {"aggregate": "last", "interval": "1s"}, {"points": 1_000}])
+async def test_pages_while_others_write(
+    client: httpx.AsyncClient, org: str, epoch: int, store: Store, asked: dict[str, Any]
+) -> None:
+    """What was there at the first page comes once, whatever is written before, between and behind."""
+    rows: Rows = {(device, "s"): {BASE + at * 1_000_000: float(at) for at in range(0, 40, 2)} for device in "bdf"}
+    await store(epoch, rows)
+    path, limit = f"/organizations/{org}/telemetry", 7
+    parameters: dict[str, Any] = {**asked, "limit": limit}
+    items: list[tuple[Any, ...]] = []
+    for device in "acegh":
+        found = (await client.get(path, params=parameters)).json()
+        items += [tuple(item.values()) for item in found["items"]]
+        parameters["cursor"] = found["next_cursor"]
+        if parameters["cursor"] is None:
+            break
+        await store(epoch, {(device, "s"): {BASE + at * 1_000_000: -1.0 for at in range(1, 40, 2)}})
+    if parameters["cursor"] is not None:
+        items += await everything(client, path, **parameters)
+    assert len(set(items)) == len(items)
+    old = [item for item in items if item[3] >= 0]
+    assert old == [(*series, format_timestamp(at), value) for series in rows for at, value in rows[series].items()]
 
 
 async def test_an_organization_has_slots_of_its_own() -> None:

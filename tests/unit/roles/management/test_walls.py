@@ -202,6 +202,15 @@ async def test_every_route_of_the_platform_lets_in_nobody_but_its_administrators
             assert refused == (who != "platform admin"), (name_of(called), who, answer.text)
 
 
+async def test_asking_for_methods_betrays_nothing_and_lets_no_page_in(walled: httpx.AsyncClient, cast: Cast) -> None:
+    asked = {"origin": "https://evil.example", "access-control-request-method": "DELETE"}
+    for called in ROUTES:
+        own, nowhere = [await walled.options(called.at(place), headers=asked) for place in (cast.own, NOWHERE)]
+        assert own.status_code == 204, (name_of(called), own.text)
+        assert not [name for name in own.headers if name.startswith("access-control")]
+        assert own.headers == nowhere.headers
+
+
 async def test_a_devices_token_opens_nothing_but_its_renewal(walled: httpx.AsyncClient, cast: Cast) -> None:
     for called in GUARDED:
         answer = await walled.request(called.method, called.at(cast.own), headers=cast.headers["device"])

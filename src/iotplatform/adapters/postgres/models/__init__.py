@@ -6,6 +6,7 @@ from iotplatform.adapters.postgres.models.alarms import AlarmEventRow, AlarmRow
 from iotplatform.adapters.postgres.models.audit import AuditRow
 from iotplatform.adapters.postgres.models.commands import CommandRow, DevicePresenceRow
 from iotplatform.adapters.postgres.models.devices import DeviceRemovalRow, DeviceRow, DeviceTokenRow, SigningKeyRow
+from iotplatform.adapters.postgres.models.history import PackedPartitionRow
 from iotplatform.adapters.postgres.models.ledger import (
     CheckpointRow,
     GapRow,
@@ -16,7 +17,7 @@ from iotplatform.adapters.postgres.models.ledger import (
 )
 from iotplatform.adapters.postgres.models.limits import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
 from iotplatform.adapters.postgres.models.notifications import ChannelRow, DeliveryRow, MaintenanceWindowRow
-from iotplatform.adapters.postgres.models.organizations import OrganizationRow, RemovalRow
+from iotplatform.adapters.postgres.models.organizations import ImportRow, OrganizationRow, RemovalRow
 from iotplatform.adapters.postgres.models.people import (
     ApiKeyRow,
     RefreshTokenRow,
@@ -63,6 +64,7 @@ __all__ = [
     "DeviceTokenRow",
     "GapRow",
     "HourRow",
+    "ImportRow",
     "IngestionRow",
     "LaneRow",
     "LimitsRow",
@@ -72,6 +74,7 @@ __all__ = [
     "MinuteRow",
     "Model",
     "OrganizationRow",
+    "PackedPartitionRow",
     "PartitionRow",
     "PositionRow",
     "ProvisioningKeyRow",

@@ -7,7 +7,7 @@ import datetime as dt
 from sqlalchemy import BigInteger, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from iotplatform.adapters.postgres.models.schema import EPOCHS, FIRST_VERSION, NOW, Model
+from iotplatform.adapters.postgres.models.schema import EPOCHS, FIRST_VERSION, NOW, ZERO, Model, epoch_column
 
 
 class OrganizationRow(Model):
@@ -31,3 +31,15 @@ class RemovalRow(Model):
     organization_id: Mapped[str]
     partitions: Mapped[int]
     requested_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+
+
+class ImportRow(Model):
+    """An organization that came out of a file; `checksum` is that of the file's manifest, `parts` are its readings'."""
+
+    __tablename__ = "imports"
+
+    epoch: Mapped[int] = epoch_column("imports", primary_key=True)
+    checksum: Mapped[str]
+    parts: Mapped[int] = mapped_column(server_default=ZERO)
+    begun_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
+    finished_at: Mapped[dt.datetime | None]

@@ -1,0 +1,1 @@
+"""One organization as a file, and a file as an organization."""
