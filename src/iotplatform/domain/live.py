@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -69,11 +69,13 @@ class LiveFilter(msgspec.Struct, frozen=True):
             return kind in self.kinds
         return kind == "alarm" or not self.severities
 
-    def readings(self, block: Iterable[Reading], skip: int) -> list[tuple[int, Reading]]:
-        """Those of a block that are wanted, each with how many of the block go before it and with it."""
+    def readings(self, block: Sequence[Reading], skip: int) -> Sequence[int]:
+        """Which of a block are wanted, beyond the first `skip` of them; they are counted from 1."""
         devices, sensors = self.device_ids, _matcher(self.sensors)
+        if not devices and sensors is None:
+            return range(skip + 1, len(block) + 1)
         return [
-            (count, reading)
+            count
             for count, reading in enumerate(block, 1)
             if count > skip
             and (not devices or reading.device_id in devices)
