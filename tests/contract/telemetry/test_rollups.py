@@ -20,7 +20,7 @@ from iotplatform.adapters.postgres.rollups import DENSE, Rollups
 from iotplatform.adapters.postgres.telemetry import PostgresTelemetry
 from iotplatform.adapters.postgres.telemetry_queries import TelemetryQueries
 from iotplatform.domain.querying.aggregates import parse_aggregate
-from iotplatform.domain.querying.intervals import parse_interval
+from iotplatform.domain.querying.intervals import LAST_US, parse_interval
 from iotplatform.domain.querying.query import TelemetryQuery
 from iotplatform.domain.reading import Reading, Value
 from iotplatform.domain.timestamps import format_timestamp, parse_timestamp, to_datetime
@@ -104,6 +104,19 @@ class History:
         found = await self.ask(name, interval, zone, since, until)
         assert same(found, brute_force(self.rows, name, interval, zone, since, until)), (name, interval, zone)
 
+    async def agrees_without_bounds(self, name: str) -> None:
+        """One value for each series, over everything it has."""
+        query = TelemetryQuery(aggregate=parse_aggregate(name))
+        bounds = await self.queries.bounds(self.epoch, query)
+        if bounds is None:
+            return
+        expected = brute_force(self.rows, name, "1000y", "UTC", 0, LAST_US)
+        found: list[tuple[object, ...]] = []
+        async for chunk in self.queries.aggregates(self.epoch, query, [bounds[0]]):
+            assert {row[2] for row in chunk} == {bounds[0]}
+            found += [(device, sensor, expected[0][2], value) for device, sensor, _, value in chunk]
+        assert same(found, expected), name
+
     async def count(self, table: str) -> int:
         return int(await self.database.pool.fetchval(f"SELECT count(*) FROM {table}"))
 
@@ -175,6 +188,7 @@ async def test_answers_are_those_of_brute_force_whatever_happens_when(history: H
             cut = choose.choice((1, HOUR // 60, HOUR, DAY))
             since, until = sorted(choose.randrange(BASE - DAY, end + DAY) // cut * cut for _ in range(2))
             await history.agrees(name, interval, zone, since, until)
+            await history.agrees_without_bounds(name)
     await history.close(end + 2 * DAY)
     await history.close(end + 2 * DAY)
     await history.finish()

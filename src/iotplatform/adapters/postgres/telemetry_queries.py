@@ -108,7 +108,9 @@ class TelemetryQueries:
             bucket = "date_bin($8::interval, at, 'epoch'::timestamptz)"
             arguments.append(dt.timedelta(microseconds=query.interval.fixed_us))
         else:
-            bucket = "($8::timestamptz[])[width_bucket(at, $8::timestamptz[])]"
+            # Without an interval there is one, and a rollup may begin before its first reading does.
+            which = "1" if query.interval is None else "width_bucket(at, $8::timestamptz[])"
+            bucket = f"($8::timestamptz[])[{which}]"
             arguments.append([to_datetime(start) for start in starts])
         if level := level_of(query, starts):
             since, until = 0 if query.since is None else query.since, _LAST if query.until is None else query.until
@@ -128,6 +130,8 @@ class TelemetryQueries:
                         int(row["value"]) if name == "count" else value_of(row),
                     )
                     for row in rows
+                    # What was written since the intervals were made, and lies before the first of them.
+                    if row["bucket"] is not None
                 ]
 
     @asynccontextmanager
