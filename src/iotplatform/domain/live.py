@@ -17,6 +17,8 @@ from iotplatform.domain.rule import Severity
 EventKind = Literal["reading", "alarm"]
 NoticeReason = Literal["gap", "slow", "ended"]
 
+# Each is held against every reading.
+MAX_GLOBS: Final = 20
 _PLACE: Final = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,9})-(\d{1,18})", re.ASCII)
 
 
@@ -69,15 +71,15 @@ class LiveFilter(msgspec.Struct, frozen=True):
             return kind in self.kinds
         return kind == "alarm" or not self.severities
 
-    def readings(self, block: Iterable[Reading], skip: int) -> list[tuple[int, Reading]]:
-        """Those of a block that are wanted, each with how many of the block go before it and with it."""
+    def readings(self, some: Iterable[Reading], before: int) -> list[tuple[int, Reading]]:
+        """Those that are wanted of some readings of a block that has `before` ahead of them, each with how many of the
+        block go before it and with it.
+        """
         devices, sensors = self.device_ids, _matcher(self.sensors)
         return [
             (count, reading)
-            for count, reading in enumerate(block, 1)
-            if count > skip
-            and (not devices or reading.device_id in devices)
-            and (sensors is None or sensors.match(reading.sensor))
+            for count, reading in enumerate(some, before + 1)
+            if (not devices or reading.device_id in devices) and (sensors is None or sensors.match(reading.sensor))
         ]
 
     def takes(self, transition: Transition) -> bool:

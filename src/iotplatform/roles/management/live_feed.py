@@ -127,7 +127,8 @@ class Feed:
         if self._wanted.shows("reading"):
             for stored in await self._readings.read(self._place.block):
                 for piece in self._pieces_of_block(stored):
-                    yield piece
+                    if piece:
+                        yield piece
                     await asyncio.sleep(0)
                 self._keep_pace(stored)
         if self._wanted.shows("alarm"):
@@ -163,14 +164,14 @@ class Feed:
             block = decode_block(stored.data) if LANE in stored.headers else []
         except UnreadableBlock:
             block = []  # persistence puts it among the dead letters
-        wanted = self._wanted.readings(block, place.readings)
-        for start in range(0, len(wanted), READINGS_AT_ONCE):
+        for start in range(place.readings, len(block), READINGS_AT_ONCE):
             events = []
-            for count, reading in wanted[start : start + READINGS_AT_ONCE]:
+            for count, reading in self._wanted.readings(block[start : start + READINGS_AT_ONCE], start):
                 answer = ReadingAnswer(reading.device_id, reading.sensor, format_timestamp(reading.at), reading.value)
                 place = Place(place.epoch, place.block, count, place.transition)
                 events.append(_event("reading", answer, place))
             self._place = place
+            # Also without any: others have their turn after each piece.
             yield b"".join(events)
         self._place = Place(place.epoch, stored.sequence, 0, place.transition)
 
