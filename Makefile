@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: run setup setup-dev test check lock wheel sbom audit clean
+.PHONY: run setup setup-dev test check lock wheel statements sbom audit clean
 
 run: setup
 	@exec $(BIN)/iotplatform serve
@@ -45,6 +45,12 @@ lock:
 
 wheel: setup-dev
 	@$(BIN)/python -m hatchling build -t wheel
+
+# What this release asks of PostgreSQL: kept with it, and tried on the schemas of later ones (tests/migration).
+statements: setup-dev
+	@rm -rf $(VENV)/statements
+	@RECORD_STATEMENTS=$(abspath $(VENV))/statements $(BIN)/python -m pytest -n 3 --dist worksteal tests/contract tests/unit/adapters tests/acceptance --ignore tests/acceptance/faults --ignore tests/acceptance/deployment
+	@$(BIN)/python -m tests.support.statements $(VENV)/statements tests/migration/statements/$$($(BIN)/iotplatform --version).jsonl
 
 # What an installation consists of, from the lock, with the hashes: CycloneDX, the same for the same lock.
 SBOM ?= dist/sbom.json

@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from iotplatform.adapters.embedded import DataDirectory, EmbeddedServers, EmbeddedSettings, ServerUrls
 from iotplatform.adapters.postgres.migrations import migrate
 from tests.support.blocking import allow_known
+from tests.support.statements import start_recording
 
 # Plain and without colours; what a test prints is shown when it fails.
 structlog.configure(
@@ -22,6 +23,8 @@ structlog.configure(
     logger_factory=structlog.PrintLoggerFactory(),
     cache_logger_on_first_use=False,
 )
+
+start_recording()
 
 hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis_settings.load_profile("default")

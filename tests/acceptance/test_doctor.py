@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from iotplatform.adapters.embedded.programs import find_nats_server, find_redis_server
+from iotplatform.adapters.postgres.migrations import migrate
 from tests.support.platform import Platform, environment, eventually
 
 NATS, REDIS = str(find_nats_server()), str(find_redis_server())
@@ -203,6 +205,7 @@ async def test_a_platform_that_runs(tmp_path: Path) -> None:
         assert says(output, "problem", "PostgreSQL", "nowhere"), output
         code, output = await doctor(tmp_path / "data", postgres__url=postgres.replace("/iotplatform?", "/postgres?"))
         assert says(output, "problem", "schema", "not at this version's schema"), output
+        await on_an_older_schema(platform, tmp_path)
         platform.process.send_signal(signal.SIGSTOP)
         code, output = await doctor(tmp_path / "data")
         platform.process.send_signal(signal.SIGCONT)
@@ -210,3 +213,25 @@ async def test_a_platform_that_runs(tmp_path: Path) -> None:
         assert says(output, "problem", "platform", "does not answer"), output
     finally:
         assert await platform.stop() == 0
+
+
+async def on_an_older_schema(platform: Platform, folder: Path) -> None:
+    """A process of this version does not start there, and says what is to be done; nothing is changed."""
+    url = platform.urls["postgres"].replace("/iotplatform?", "/older?")
+    connection = await asyncpg.connect(platform.urls["postgres"])
+    await connection.execute("CREATE DATABASE older")
+    await connection.close()
+    await migrate(url)
+    connection = await asyncpg.connect(url)
+    await connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    settings = {"postgres__url": url, "nats__url": platform.urls["nats"], "redis__url": platform.urls["redis"]}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "iotplatform", "serve", "--data-dir", str(folder / "newer")),
+        env=environment(**settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert (process.returncode, b"run `iotplatform migrate` first" in output) == (78, True), output.decode()
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0001"
+    await connection.close()

@@ -123,6 +123,34 @@ async def test_filters_are_few(management: httpx.AsyncClient, org: str) -> None:
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "sensor")
 
 
+async def test_streams_side_by_side_are_told_what_each_wants(
+    platform: Platform, management: httpx.AsyncClient, org: str
+) -> None:
+    """They share what is read and decoded for them; ids are each stream's own, and an alarm comes to one earlier."""
+    path = f"/organizations/{org}/live"
+    async with (
+        follow(management, path) as everything,
+        follow(management, path, event="reading") as readings,
+        follow(management, path, device_id="b") as one,
+    ):
+        for number in range(30):
+            await send(platform, org, ("a", "temp1", 81.0 + number), ("b", "x", 0.0 + number))
+        await everything.until(lambda event: event.name == "alarm")
+        await send(platform, org, ("a", "y", -1.0), ("b", "y", -2.0))
+        told = [await stream.until(lambda event: event.data.get("value") == -2.0) for stream in (readings, one)]
+        while not {-1.0, -2.0} <= set(values(everything.events)):
+            await everything.next()
+    assert len(values(everything.events)) == 62
+    assert set(values(readings.events)) <= set(values(everything.events))
+    assert values(told[1]) == [*(0.0 + number for number in range(30)), -2.0]
+    assert len({event.id for event in readings.events}) == len(readings.events)
+    # The id of any of them resumes any other.
+    last = next(event for event in one.events if event.data.get("value") == 12.0)
+    async with follow(management, path, last.id, device_id="b") as resumed:
+        rest = await resumed.until(lambda event: event.data.get("value") == -2.0)
+    assert values(rest) == [*(0.0 + number for number in range(13, 30)), -2.0]
+
+
 async def test_a_severity_shows_only_alarms_that_have_it(
     platform: Platform, management: httpx.AsyncClient, org: str
 ) -> None:

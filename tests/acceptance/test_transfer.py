@@ -118,8 +118,20 @@ async def audit(client: httpx.AsyncClient, org: str = ORG) -> list[dict[str, Any
     return [{name: value for name, value in item.items() if name != "id"} for item in items]
 
 
-async def test_it_is_the_same_elsewhere(source: tuple[Platform, Path], target: tuple[Platform, dict[str, str]]) -> None:
-    (here, file), (there, settings) = source, target
+@pytest.mark.timeout(180)
+async def test_an_organization_moves(
+    source: tuple[Platform, Path], target: tuple[Platform, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One test, because two platforms are dear."""
+    here, file = source
+    nothing_that_opens_a_door_is_in(file)
+    await what_is_not_there_leaves_no_file(here, file)
+    await it_is_the_same_elsewhere(here, file, *target)
+    await it_lives_on(target[0])
+    await a_copy_beside_it_is_another_one(here, file, monkeypatch)
+
+
+async def it_is_the_same_elsewhere(here: Platform, file: Path, there: Platform, settings: dict[str, str]) -> None:
     arguments = ("--data-dir", str(there.data_dir), "--from", str(file))
     code, output = await command("import", *arguments, **settings)
     assert (code, "channel hook: is switched off" in output) == (0, True), output
@@ -144,9 +156,8 @@ async def test_it_is_the_same_elsewhere(source: tuple[Platform, Path], target: t
     assert readings_in(again) == readings_in(file)
 
 
-async def test_it_lives_on_there(source: tuple[Platform, Path], target: tuple[Platform, dict[str, str]]) -> None:
-    """After the test before: the platform that has got it was not started again."""
-    there, _ = target
+async def it_lives_on(there: Platform) -> None:
+    """The platform that has got it was not started again."""
     async with there.client() as client, there.client("ingest") as ingest:
         [active] = (await client.get(f"{BELOW}/alarms?state=active")).json()["items"]
         await send(ingest, [reading("oven", "temp", 20.0, 100)])
@@ -168,9 +179,8 @@ async def test_it_lives_on_there(source: tuple[Platform, Path], target: tuple[Pl
         assert [item["value"] for item in latest if item["sensor"] == "temp"] == [95.0]
 
 
-async def test_a_copy_beside_it_is_another_one(source: tuple[Platform, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+async def a_copy_beside_it_is_another_one(here: Platform, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And one that is interrupted is gone on with."""
-    here, file = source
     settings = load_settings(None, {}, data_dir=str(here.data_dir))
 
     async def away(*_: object) -> None:
@@ -202,8 +212,7 @@ async def test_a_copy_beside_it_is_another_one(source: tuple[Platform, Path], mo
         assert comparable(await all_of(client)) == comparable(before)
 
 
-async def test_nothing_that_opens_a_door_is_in_the_file(source: tuple[Platform, Path]) -> None:
-    _, file = source
+def nothing_that_opens_a_door_is_in(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     text = b"\n".join(contents(file).values()).decode()
     assert "Door öpen" in text
@@ -211,11 +220,11 @@ async def test_nothing_that_opens_a_door_is_in_the_file(source: tuple[Platform, 
         assert secret not in text
 
 
-async def test_what_is_not_there_leaves_no_file(source: tuple[Platform, Path], tmp_path: Path) -> None:
-    here, file = source
+async def what_is_not_there_leaves_no_file(here: Platform, file: Path) -> None:
+    (empty := file.with_name("empty")).mkdir()
     arguments = ("--data-dir", str(here.data_dir))
-    code, output = await command("export", "nobody", *arguments, "--to", str(tmp_path / "a"))
-    assert (code, "no organization 'nobody'" in output, list(tmp_path.iterdir())) == (1, True, []), output
+    code, output = await command("export", "nobody", *arguments, "--to", str(empty / "a"))
+    assert (code, "no organization 'nobody'" in output, list(empty.iterdir())) == (1, True, []), output
     code, output = await command("export", ORG, *arguments, "--to", str(file))
     assert (code, "overwrites nothing" in output) == (78, True), output
 

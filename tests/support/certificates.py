@@ -16,11 +16,18 @@ DAY = dt.timedelta(days=1)
 
 
 class Pair:
-    """A self-signed certificate and its key, as PEM."""
+    """A certificate and its key, as PEM: signed by itself, or by an authority."""
 
-    def __init__(self, name: str, *, begins_in: dt.timedelta = -2 * DAY, ends_in: dt.timedelta = 90 * DAY) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        begins_in: dt.timedelta = -2 * DAY,
+        ends_in: dt.timedelta = 90 * DAY,
+        authority: Pair | None = None,
+    ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.subject = subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = dt.datetime.now(dt.UTC)
         names = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -28,14 +35,16 @@ class Pair:
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(subject)
+            .issuer_name(subject if authority is None else authority.subject)
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + begins_in)
             .not_valid_after(now + ends_in)
             .add_extension(names, critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(self.key, hashes.SHA256())
+            .add_extension(
+                x509.BasicConstraints(ca=authority is None, path_length=0 if authority is None else None), critical=True
+            )
+            .sign(self.key if authority is None else authority.key, hashes.SHA256())
         )
         self.cert_pem = certificate.public_bytes(Encoding.PEM)
         self.der = certificate.public_bytes(Encoding.DER)

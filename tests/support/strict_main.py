@@ -14,6 +14,7 @@ from iotplatform.app.platform import Platform
 from iotplatform.app.runtime_file import RuntimeFile
 from iotplatform.cli import main
 from tests.support.blocking import allow_known
+from tests.support.statements import start_recording
 
 detector = BlockBuster("iotplatform")
 allow_known(detector)
@@ -29,5 +30,6 @@ async def run(self: Platform, on_ready: Callable[[RuntimeFile, float], None]) ->
 
 
 if __name__ == "__main__":
+    start_recording()
     Platform.run = run  # type: ignore[method-assign]
     sys.exit(main())

@@ -8,6 +8,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -43,8 +44,9 @@ async def examine(settings: Settings) -> list[Finding]:
         found += _to_start(settings)
     else:
         found += await _platform(running)
+    nats = partial(examine_nats, tls=settings.nats.tls)
     for what, where, examination in (
-        ("NATS", settings.nats.url or (running.nats if running else None), examine_nats),
+        ("NATS", settings.nats.url or (running.nats if running else None), nats),
         ("PostgreSQL", settings.postgres.url or (running.postgres if running else None), examine_postgres),
         ("Redis", settings.redis.url or (running.redis if running else None), examine_redis),
     ):

@@ -60,6 +60,9 @@ def _callout(settings: Settings, resources: Resources, metrics: Metrics) -> Call
         return None
     # What only follows from a URL may be nothing that its server knows.
     is_guess = settings.nats.url is not None and settings.nats.callout_seed is None
-    connection = Connection(url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess)
-    system = Connection(url, metrics, name="iotplatform watch", nkey_seed=keys.system_seed, is_guess=is_guess)
+    tls = settings.nats.tls
+    connection = Connection(
+        url, metrics, name="iotplatform callout", nkey_seed=keys.auth_seed, is_guess=is_guess, tls=tls
+    )
+    system = Connection(url, metrics, name="iotplatform watch", nkey_seed=keys.system_seed, is_guess=is_guess, tls=tls)
     return Callout(keys, connection, system, is_open=not settings.auth_required)

@@ -117,7 +117,10 @@ async def open_resources(
     # From here on, a task that was started is stopped before what it uses is closed.
     stack.push_async_callback(tasks.stop, STOP_S)
 
-    connection = Connection(urls.nats, metrics)
+    if settings.nats.tls is not None:
+        # Files that can't be used end the start; later ones are told of, and tried again.
+        await asyncio.to_thread(settings.nats.tls.context)
+    connection = Connection(urls.nats, metrics, tls=settings.nats.tls)
     publisher = Publisher(connection)
     await publisher.start()
     tasks.start(connection.run(), "nats")

@@ -18,7 +18,6 @@ from iotplatform.adapters.nats.readers import Readers
 from iotplatform.adapters.nats.removal import EpochRemover
 from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.shares import SharedReaders
-from iotplatform.adapters.nats.tails import Tails
 from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
@@ -218,7 +217,7 @@ async def assemble(
             destinations=sending.destinations,
             channels=sending.channels,
             test_turns=TestTurns(),
-            live=LiveStreams(Tails(connection), settings.live),
+            live=LiveStreams(connection, settings.live),
         )
         _add_management(made, settings, resources, context, metrics)
     return made
@@ -227,7 +226,7 @@ async def assemble(
 def _add_management(
     made: Assembly, settings: Settings, resources: Resources, context: ManagementContext, metrics: Metrics
 ) -> None:
-    role = ManagementRole(resources.database, context.live.tails)
+    role = ManagementRole(resources.database, context.live)
     resources.changes.register(role.changed)
     made.roles.append(role)
     made.endings.append(context.live.end)

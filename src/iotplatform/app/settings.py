@@ -13,6 +13,7 @@ import msgspec
 from iotplatform.adapters.embedded import EmbeddedSettings
 from iotplatform.adapters.influx.settings import InfluxSettings
 from iotplatform.adapters.mail.settings import MailSettings
+from iotplatform.adapters.nats.tls import NatsTls
 from iotplatform.adapters.secrets.vault import Vault
 from iotplatform.adapters.webhook.addresses import WebhookSettings
 from iotplatform.app.http.forwarding import Network, parse_networks
@@ -64,6 +65,23 @@ class Nats(Section, frozen=True):
     url: str | None = None
     replicas: Annotated[int, msgspec.Meta(ge=1, le=5)] = 1
     callout_seed: str | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @property
+    def tls(self) -> NatsTls | None:
+        """None: what the URL says is enough."""
+        files = {name: getattr(self, name) for name in ("ca", "cert", "key")}
+        given = {name: value for name, value in files.items() if value is not None}
+        for name, value in given.items():
+            if not value or "-----BEGIN" in value:
+                raise ConfigError(f"nats.{name}: must be the path of a PEM file, such as /etc/nats-{name}.pem")
+            if self.url is None or not self.url.startswith("tls://"):
+                raise ConfigError(f"nats.{name}: goes with a nats.url that begins with tls://")
+        if (self.cert is None) != (self.key is None):
+            raise ConfigError("nats.cert, nats.key: are given together, or neither")
+        return NatsTls(**{name: Path(value).expanduser() for name, value in given.items()}) if given else None
 
 
 class Server(Section, frozen=True):
@@ -273,7 +291,7 @@ class Settings(Section, frozen=True):
             raise ConfigError("data_dir is empty: name a directory, or leave it out for ./.iotplatform")
         if self.nats.replicas > 1 and self.nats.url is None:
             raise ConfigError("nats.replicas: the embedded NATS is one server: leave it 1, or set nats.url")
-        _ = self.influx.settings, self.tls.files, self.auth.proxies
+        _ = self.influx.settings, self.tls.files, self.nats.tls, self.auth.proxies
         ports = [self.ingest.port, self.management.port, self.operations.port]
         taken = [port for port in ports if port]
         if len(taken) != len(set(taken)):

@@ -53,7 +53,7 @@ async def _read(settings: Settings, only: str | None) -> list[LedgerEntry]:
         )
     database = await Database.open(postgres, pool_size=2)
     redis = RedisConnection(redis_url)
-    connection = Connection(nats, Metrics(), name="iotplatform ledger")
+    connection = Connection(nats, Metrics(), name="iotplatform ledger", tls=settings.nats.tls)
     tasks = Tasks("ledger")
     tasks.start(connection.run(), "nats")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -71,15 +71,17 @@ class LiveFilter(msgspec.Struct, frozen=True):
             return kind in self.kinds
         return kind == "alarm" or not self.severities
 
-    def readings(self, some: Iterable[Reading], before: int) -> list[tuple[int, Reading]]:
-        """Those that are wanted of some readings of a block that has `before` ahead of them, each with how many of the
-        block go before it and with it.
-        """
+    def readings(self, block: Sequence[Reading], skip: int, upto: int) -> Sequence[int]:
+        """Which of a block are wanted, beyond the first `skip` of them and no more than `upto`; counted from 1."""
         devices, sensors = self.device_ids, _matcher(self.sensors)
+        counts = range(skip + 1, min(upto, len(block)) + 1)
+        if not devices and sensors is None:
+            return counts
         return [
-            (count, reading)
-            for count, reading in enumerate(some, before + 1)
-            if (not devices or reading.device_id in devices) and (sensors is None or sensors.match(reading.sensor))
+            count
+            for count in counts
+            if (not devices or block[count - 1].device_id in devices)
+            and (sensors is None or sensors.match(block[count - 1].sensor))
         ]
 
     def takes(self, transition: Transition) -> bool:

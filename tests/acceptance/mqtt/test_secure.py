@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 import ssl
 import uuid
 from urllib.parse import urlsplit
@@ -71,6 +72,19 @@ async def test_devices_publish_over_tls_and_websocket(tmp_path, certificate, sec
                 with pytest.raises(aiomqtt.MqttError):
                     async with fleet.device("pump", timeout=3):
                         pass
+                assert 82_800 < await left_s(platform) < 86_400
             await fleet.stored(2)
     finally:
         await platform.stop()
+
+
+async def left_s(platform):
+    """Until the certificate of the NATS listener ends, as operators are told."""
+    async with platform.client("operations") as client:
+        found = re.search(
+            r'^iotplatform_certificate_expiry_seconds\{listener="nats"\} (\S+)$',
+            (await client.get("/metrics")).text,
+            re.MULTILINE,
+        )
+    assert found
+    return float(found[1])

@@ -20,7 +20,9 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from iotplatform.errors import Unavailable
+from iotplatform.adapters.nats.client import CarefulClient
+from iotplatform.adapters.nats.tls import NatsTls
+from iotplatform.errors import ConfigError, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.backoff import Backoff
 
@@ -52,10 +54,12 @@ class Connection:
         name: str = "iotplatform",
         nkey_seed: str | None = None,
         is_guess: bool = False,
+        tls: NatsTls | None = None,
     ) -> None:
         # An nkey says who we are; a password beside it would be tried instead.
         self._servers = servers_of(url if nkey_seed is None else without_credentials(url))
         self._nkey_seed = nkey_seed
+        self._tls = tls
         # The server may not know us at all: then it is asked seldom and quietly, until it has let us in once.
         self._is_guess = is_guess
         self._name = name
@@ -115,7 +119,7 @@ class Connection:
             try:
                 client = await self._open()
                 await self._subscribe_all(client)
-            except (NatsError, OSError, TimeoutError) as error:
+            except (NatsError, OSError, TimeoutError, ConfigError) as error:
                 level = "debug" if self._is_guess else "warning"
                 getattr(log, level)("nats.unreachable", name=self._name, detail=str(error) or type(error).__name__)
                 if client is not None:
@@ -156,7 +160,9 @@ class Connection:
             level = "debug" if self._client is None else "warning"
             getattr(log, level)("nats.error", detail=str(error) or type(error).__name__)
 
-        client = Client()
+        # Read each time: who replaces the files need not restart anything.
+        context = None if self._tls is None else await asyncio.to_thread(self._tls.context)
+        client = CarefulClient()
         try:
             # nats-py waits for some answers without a limit of its own.
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
@@ -174,6 +180,7 @@ class Connection:
                     disconnected_cb=on_closed,
                     error_cb=on_error,
                     skip_subject_validation=True,
+                    tls=context,
                 )
         except BaseException:
             await _discard(client)

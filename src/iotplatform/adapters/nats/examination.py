@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any, Final
@@ -9,16 +10,23 @@ from typing import Any, Final
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from iotplatform.adapters.nats.client import CarefulClient
 from iotplatform.adapters.nats.connection import servers_of
+from iotplatform.adapters.nats.tls import NatsTls
 from iotplatform.domain.finding import Finding, ok, problem, warning
+from iotplatform.errors import ConfigError
 
 WITHIN_S: Final = 3
 OLDEST: Final = (2, 12)
 NEARLY_FULL: Final = 0.8
 
 
-async def examine_nats(url: str) -> list[Finding]:
-    client = Client()
+async def examine_nats(url: str, tls: NatsTls | None = None) -> list[Finding]:
+    try:
+        context = None if tls is None else await asyncio.to_thread(tls.context)
+    except ConfigError as error:
+        return [problem("NATS", str(error), "name files in PEM that this user can read")]
+    client = CarefulClient()
     errors: list[str] = []
 
     async def noted(error: Exception) -> None:
@@ -32,6 +40,7 @@ async def examine_nats(url: str) -> list[Finding]:
             connect_timeout=WITHIN_S,
             max_reconnect_attempts=1,
             error_cb=noted,
+            tls=context,
         )
     except (NatsError, OSError, TimeoutError) as error:
         return [_unreachable(" ".join([*errors, str(error) or type(error).__name__]))]

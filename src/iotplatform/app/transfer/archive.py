@@ -30,7 +30,8 @@ FORMAT: Final = 1
 MEMBER: Final = re.compile(r"(?:[a-z_]{1,40}|readings/[0-9]{5})\.ndjson\.gz")
 MOST_MEMBERS: Final = 100_000
 MOST_MANIFEST_BYTES: Final = 64 << 20
-MOST_LINE_BYTES: Final = 1 << 20
+# The audit of a large rule pack: what it was, and what it became.
+MOST_LINE_BYTES: Final = 8 << 20
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 20
 

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from iotplatform.app.transfer.lines import Destination, Line, Moment, Natural, Prose, Sensor, Text
+from iotplatform.app.transfer.lines import Destination, Line, Moment, Natural, Prose, Sensor, Text, check_plain
 from iotplatform.domain.alarm import Evidence
 from iotplatform.domain.rule import Severity
 from iotplatform.domain.timestamps import to_datetime
 from iotplatform.errors import Rejected
 from iotplatform.roles.management.commands import CommandName
-from iotplatform.roles.management.devices import check_json
 from iotplatform.roles.management.fields import Identifier, Name
 
 
@@ -58,7 +57,7 @@ class AlarmEventLine(Line, frozen=True, kw_only=True):
     detail: dict[str, Any]
 
     def check(self) -> None:
-        check_json("detail", self.detail)
+        check_plain("detail", self.detail)
 
     def arranged(self, to: Destination) -> AlarmEventLine:
         return msgspec.structs.replace(self, alarm_id=to.renamed(self.alarm_id))
@@ -105,8 +104,8 @@ class CommandLine(Line, frozen=True, kw_only=True):
     answer: Any
 
     def check(self) -> None:
-        check_json("payload", self.payload)
-        check_json("answer", self.answer)
+        check_plain("payload", self.payload)
+        check_plain("answer", self.answer)
 
     def arranged(self, to: Destination) -> CommandLine:
         waits = self.state in {"queued", "sent"}
@@ -131,8 +130,8 @@ class AuditLine(Line, frozen=True, kw_only=True):
     new: dict[str, Any] | None
 
     def check(self) -> None:
-        check_json("old", self.old)
-        check_json("new", self.new)
+        check_plain("old", self.old)
+        check_plain("new", self.new)
 
 
 def check_time(at_us: int) -> None:

@@ -26,6 +26,7 @@ Tags = Annotated[tuple[Tag, ...], msgspec.Meta(max_length=1_000)]
 
 
 T = TypeVar("T")
+MOST_DEPTH: Final = 200
 NO_VERSIONS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -65,6 +66,27 @@ def converted(value: Any, type_: type[T]) -> T:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         raise Rejected("invalid", str(error)) from error
+
+
+def check_plain(field: str, value: Any, depth: int = 0) -> None:
+    """What was only told, by a device or by the audit, has no bounds but those of PostgreSQL and of Python.
+
+    Raises:
+        Rejected: it is beyond them.
+    """
+    if depth > MOST_DEPTH:
+        raise Rejected("invalid", f"{field}: must not be nested deeper than {MOST_DEPTH} levels")
+    match value:
+        case str() if "\x00" in value:
+            raise Rejected("invalid", f"{field}: must not contain the character NUL")
+        case dict():
+            for part in (*value, *value.values()):
+                check_plain(field, part, depth + 1)
+        case list():
+            for part in value:
+                check_plain(field, part, depth + 1)
+        case _:
+            pass
 
 
 def check_rates(limits: Limits | DeviceLimits) -> None:

@@ -64,7 +64,7 @@ async def open_target(settings: Settings) -> AsyncIterator[Target]:
         await redis.ping()
         readings = await ReadingStore.open(postgres)
         stack.push_async_callback(readings.close)
-        connection = Connection(nats, Metrics(), name="iotplatform import")
+        connection = Connection(nats, Metrics(), name="iotplatform import", tls=settings.nats.tls)
         tasks = Tasks("import")
         stack.push_async_callback(tasks.stop, STOP_S)
         tasks.start(connection.run(), "nats")

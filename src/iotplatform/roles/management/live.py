@@ -115,12 +115,11 @@ class LiveResponse(Response[str]):
     def _pieces(self, stack: ExitStack) -> AsyncGenerator[bytes, None]:
         streams, organization = self._context.live, self._organization
         wake = stack.enter_context(streams.enter(organization.epoch))
-        readings = streams.tails.follow(
-            subjects.organization_stream(organization.id), subjects.organization_subjects(organization.id), wake
-        )
-        alarms = streams.tails.follow(
-            subjects.NOTIFICATIONS, subjects.notifications_subject(organization.id, organization.epoch, "*"), wake
-        )
+        epoch = organization.epoch
+        stream, subject = subjects.organization_stream(organization.id), subjects.organization_subjects(organization.id)
+        readings = streams.readings.follow(stream, subject, epoch, wake)
+        subject = subjects.notifications_subject(organization.id, epoch, "*")
+        alarms = streams.alarms.follow(subjects.NOTIFICATIONS, subject, epoch, wake)
         feed = Feed(
             stack.enter_context(readings),
             stack.enter_context(alarms),
@@ -130,7 +129,7 @@ class LiveResponse(Response[str]):
             ending=lambda: streams.ending,
             check=self._check,
         )
-        return feed.pieces(organization.epoch, self._resumed)
+        return feed.pieces(epoch, self._resumed)
 
     async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send) -> None:
         begun = False

@@ -1,7 +1,7 @@
 """What one live stream tells, as Server-Sent Events: readings as they are accepted, and alarms as they change.
 
-It reads the streams itself, at the pace of its reader, and keeps no more than the messages it has just read. So a slow
-reader slows nobody; it falls behind, and is told so and left.
+It reads the streams at the pace of its reader, and keeps no more than the messages it has just read, which it shares
+with those that are as far. So a slow reader slows nobody; it falls behind, and is told so and left.
 """
 
 from __future__ import annotations
@@ -10,25 +10,17 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from iotplatform.adapters.nats.api import ApiError
-from iotplatform.adapters.nats.headers import LANE
-from iotplatform.adapters.nats.tails import Stored, Tail
-from iotplatform.domain.alarm import (
-    AlarmRaised,
-    Transition,
-    UnreadableTransition,
-    decode_transition,
-    transition_name,
-)
+from iotplatform.adapters.nats.tails import Tail
+from iotplatform.domain.alarm import AlarmRaised, Transition, transition_name
 from iotplatform.domain.live import LiveFilter, LiveLimits, NoticeReason, Place
-from iotplatform.domain.reading import UnreadableBlock, decode_block
 from iotplatform.domain.timestamps import format_timestamp
 from iotplatform.errors import Rejected, Unavailable
-from iotplatform.roles.management.telemetry_formats import ReadingAnswer
+from iotplatform.roles.management.live_messages import LiveBlock, LiveTransition, event_of
 
 # A client that lost its stream comes back after a second.
 HEAD: Final = b"retry: 1000\n\n"
@@ -37,7 +29,6 @@ HEARTBEAT: Final = b":\n\n"
 CHECK_EVERY_S: Final = 2.0
 AWAY_S: Final = 1.0
 READINGS_AT_ONCE: Final = 1_000
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class AlarmEvent(msgspec.Struct, frozen=True):
@@ -68,8 +59,8 @@ class Feed:
 
     def __init__(
         self,
-        readings: Tail,
-        alarms: Tail,
+        readings: Tail[LiveBlock],
+        alarms: Tail[LiveTransition],
         wanted: LiveFilter,
         limits: LiveLimits,
         *,
@@ -125,17 +116,17 @@ class Feed:
 
     async def _news(self) -> AsyncGenerator[bytes, None]:
         if self._wanted.shows("reading"):
-            for stored in await self._readings.read(self._place.block):
-                for piece in self._pieces_of_block(stored):
+            for block in await self._readings.read(self._place.block):
+                for piece in self._pieces_of_block(block):
                     if piece:
                         yield piece
                     await asyncio.sleep(0)
-                self._keep_pace(stored)
+                self._keep_pace(block.stored_at)
         if self._wanted.shows("alarm"):
-            for stored in await self._alarms.read(self._place.transition):
-                if told := self._piece_of_transition(stored):
+            for message in await self._alarms.read(self._place.transition):
+                if told := self._piece_of_transition(message):
                     yield told
-                self._keep_pace(stored)
+                self._keep_pace(message.stored_at)
 
     async def _begin(self, epoch: int, resumed: Place | None) -> bytes | None:
         """Find the place to begin at; returns a notice when what was to be resumed from is not all there."""
@@ -154,49 +145,39 @@ class Feed:
             return self._notice("gap", "transitions of alarms since Last-Event-ID are not all kept any more")
         return None
 
-    def _pieces_of_block(self, stored: Stored) -> Iterator[bytes]:
+    def _pieces_of_block(self, block: LiveBlock) -> Iterator[bytes]:
         place = self._place
         # The stream has nothing but blocks of this organization, so a number that is missing was removed.
-        if stored.sequence > place.block + 1:
-            place = msgspec.structs.replace(place, block=stored.sequence - 1, readings=0)
+        if block.sequence > place.block + 1:
+            place = msgspec.structs.replace(place, block=block.sequence - 1, readings=0)
             yield self._notice("gap", "readings in between are not kept in the stream any more: see /telemetry")
-        try:
-            block = decode_block(stored.data) if LANE in stored.headers else []
-        except UnreadableBlock:
-            block = []  # persistence puts it among the dead letters
-        for start in range(place.readings, len(block), READINGS_AT_ONCE):
-            events = []
-            for count, reading in self._wanted.readings(block[start : start + READINGS_AT_ONCE], start):
-                answer = ReadingAnswer(reading.device_id, reading.sensor, format_timestamp(reading.at), reading.value)
-                place = Place(place.epoch, place.block, count, place.transition)
-                events.append(_event("reading", answer, place))
-            self._place = place
+        for start in range(place.readings, len(block.readings), READINGS_AT_ONCE):
+            counts = self._wanted.readings(block.readings, start, start + READINGS_AT_ONCE)
+            if counts:
+                self._place = msgspec.structs.replace(place, readings=counts[-1])
             # Also without any: others have their turn after each piece.
-            yield b"".join(events)
-        self._place = Place(place.epoch, stored.sequence, 0, place.transition)
+            yield block.events(place, counts) if counts else b""
+        self._place = Place(place.epoch, block.sequence, 0, place.transition)
 
-    def _piece_of_transition(self, stored: Stored) -> bytes | None:
-        self._place = msgspec.structs.replace(self._place, transition=stored.sequence)
-        try:
-            transition = decode_transition(stored.data)
-        except UnreadableTransition:
+    def _piece_of_transition(self, message: LiveTransition) -> bytes | None:
+        self._place = msgspec.structs.replace(self._place, transition=message.sequence)
+        transition = message.transition
+        if transition is None or not self._wanted.takes(transition):
             return None
-        if not self._wanted.takes(transition):
-            return None
-        return _event("alarm", alarm_event(transition), self._place)
+        return event_of("alarm", alarm_event(transition), self._place)
 
     def _told(self, piece: bytes) -> bytes:
         self._told_at = time.monotonic()
         return piece
 
-    def _keep_pace(self, stored: Stored) -> None:
+    def _keep_pace(self, stored_at: int) -> None:
         self._found = True
         limit = self._limits.behind_s
-        if self._up_to_date and time.time() - stored.stored_at / 1_000_000 > limit:
+        if self._up_to_date and time.time() - stored_at / 1_000_000 > limit:
             raise _Over("slow", f"this reader is more than {limit:g} s behind (live.behind_s): ask for less")
 
     def _notice(self, reason: NoticeReason, detail: str) -> bytes:
-        return _event("notice", {"reason": reason, "detail": detail}, self._place)
+        return event_of("notice", {"reason": reason, "detail": detail}, self._place)
 
     async def _look_whether_to_go_on(self) -> None:
         if self._ending():
@@ -245,7 +226,3 @@ def alarm_event(transition: Transition) -> AlarmEvent:
         value,
         reason,
     )
-
-
-def _event(name: str, data: Any, place: Place) -> bytes:
-    return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), str(place).encode(), _encode(data))

@@ -6,17 +6,24 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from iotplatform.adapters.nats.connection import Connection
 from iotplatform.adapters.nats.tails import Tails
 from iotplatform.domain.live import LiveLimits
 from iotplatform.errors import Rejected
+from iotplatform.roles.management.live_messages import LiveBlock, LiveTransition
 
 
 class LiveStreams:
-    def __init__(self, tails: Tails, limits: LiveLimits) -> None:
-        self.tails = tails
+    def __init__(self, connection: Connection, limits: LiveLimits) -> None:
+        self.readings = Tails(connection, LiveBlock)
+        self.alarms = Tails(connection, LiveTransition)
         self.limits = limits
         self.ending = False
         self._open: dict[asyncio.Event, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await asyncio.gather(self.readings.run(), self.alarms.run())
 
     @contextmanager
     def enter(self, epoch: int) -> Iterator[asyncio.Event]:

@@ -9,11 +9,11 @@ from typing import Final
 
 import structlog
 
-from iotplatform.adapters.nats.tails import Tails
 from iotplatform.adapters.postgres import rule_pack_changes
 from iotplatform.adapters.postgres.changes import EVERYTHING, Change
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.errors import Rejected, Unavailable
+from iotplatform.roles.management.live_streams import LiveStreams
 from iotplatform.runtime.backoff import Backoff
 from iotplatform.runtime.tasks import Tasks
 
@@ -28,9 +28,9 @@ class ManagementRole:
 
     name = "management"
 
-    def __init__(self, database: Database, tails: Tails) -> None:
+    def __init__(self, database: Database, live: LiveStreams) -> None:
         self._database = database
-        self._tails = tails
+        self._live = live
         self._tasks = Tasks(self.name)
         self._wake = asyncio.Event()
 
@@ -41,7 +41,7 @@ class ManagementRole:
 
     async def start(self) -> None:
         self._tasks.start(self._keep_packs(), "rule_packs")
-        self._tasks.start(self._tails.run(), "live")
+        self._tasks.start(self._live.run(), "live")
 
     async def wait(self) -> None:
         await self._tasks.wait()

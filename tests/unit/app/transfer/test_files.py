@@ -204,6 +204,13 @@ def test_what_it_becomes() -> None:
     assert (hook["enabled"], hook["config"]["secret"], hook["config"]["headers"]) == (False, False, {})
 
 
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
 HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("organization", lambda line: line.update(id="../x"), "pattern|regex"),
     ("organization", lambda line: line.update(partitions=65), "<= 64"),
@@ -232,6 +239,7 @@ HOSTILE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("deliveries", lambda line: line["attempts"][0].update(detail="\0"), "regex"),
     ("commands", lambda line: line.update(name="a b"), "regex"),
     ("audit", lambda line: line.update(old={"a": {"b": "\0"}}), "NUL"),
+    ("audit", lambda line: line.update(new=nested(300)), "deeper than 200"),
 ]
 
 

@@ -13,7 +13,6 @@ from litestar import Litestar
 
 from iotplatform.adapters.nats.dead_letters import LetterPage, PlacedLetter
 from iotplatform.adapters.nats.replay import ReplayResult
-from iotplatform.adapters.nats.tails import Tails
 from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres import tokens
 from iotplatform.adapters.postgres.changes import Change
@@ -254,7 +253,7 @@ async def context(
         destinations=Destinations(WebhookSettings(), stubs.resolve),
         channels={"log": stubs.channel, "email": stubs.channel, "webhook": stubs.channel},
         test_turns=TestTurns(),
-        live=LiveStreams(Tails(stubs.connection), LiveLimits()),
+        live=LiveStreams(stubs.connection, LiveLimits()),
         **parts,
     )
 

@@ -12,6 +12,7 @@ from iotplatform.adapters.nats.tails import Stored
 from iotplatform.domain.live import LiveFilter, LiveLimits, Place
 from iotplatform.domain.reading import Reading, encode_readings, join_block
 from iotplatform.roles.management.live_feed import READINGS_AT_ONCE, Feed
+from iotplatform.roles.management.live_messages import LiveBlock
 
 COUNT = READINGS_AT_ONCE * 5 // 2
 WANTED = READINGS_AT_ONCE * 2 - 1
@@ -27,9 +28,9 @@ def feed_of(place: Place) -> Feed:
     return feed
 
 
-def block() -> Stored:
+def block() -> LiveBlock:
     readings = [Reading("oven", "x1" if number == WANTED else "other", 1.0, number) for number in range(COUNT)]
-    return Stored(1, 0, {LANE: "lane"}, join_block([encode_readings(readings)], COUNT))
+    return LiveBlock(Stored(1, 0, {LANE: "lane"}, join_block([encode_readings(readings)], COUNT)))
 
 
 @pytest.mark.parametrize(

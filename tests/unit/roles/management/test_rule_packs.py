@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from iotplatform.adapters.nats.tails import Tails
 from iotplatform.adapters.postgres import rule_pack_changes
 from iotplatform.adapters.postgres.changes import Change
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.domain.live import LiveLimits
+from iotplatform.roles.management.live_streams import LiveStreams
 from iotplatform.roles.management.role import ManagementRole
 from tests.support.platform import eventually
 
@@ -47,7 +48,7 @@ async def pack(client: httpx.AsyncClient) -> str:
 
 @pytest.fixture
 async def role(database: Database) -> AsyncIterator[ManagementRole]:
-    role = ManagementRole(database, Tails(NOBODY))
+    role = ManagementRole(database, LiveStreams(NOBODY, LiveLimits()))
     await role.start()
     yield role
     await role.stop()
@@ -187,7 +188,10 @@ async def test_a_change_reaches_every_organization_whoever_was_interrupted(
     assert {
         key: rule["raise_after"] for key, rule in (await rules_of(client, due[1].organization_id, pack)).items()
     } == {"hot": 3, "wet": 3}
-    roles = [ManagementRole(database, Tails(NOBODY)), ManagementRole(database, Tails(NOBODY))]
+    roles = [
+        ManagementRole(database, LiveStreams(NOBODY, LiveLimits())),
+        ManagementRole(database, LiveStreams(NOBODY, LiveLimits())),
+    ]
     for role in roles:
         await role.start()
 
