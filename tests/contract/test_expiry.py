@@ -50,7 +50,9 @@ async def url(database_url: str) -> AsyncIterator[str]:
 async def connection(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncpg.Connection]:
     """Partitions of the last six months, and nothing else."""
     opened = await asyncpg.connect(url)
-    await opened.execute("TRUNCATE readings, series, organizations CASCADE")
+    await opened.execute(
+        "TRUNCATE readings, series, organizations, rollups_minute, rollups_hour, rollups_day, rollup_marks CASCADE"
+    )
     for ago in range(1, 7):
         await PartitionMaker().make(opened, month_after(THIS_MONTH, -ago))
     monkeypatch.setattr(expiry, "ROWS_AT_ONCE", 50)
@@ -197,6 +199,37 @@ async def test_behind_a_long_query_rows_go_and_the_partition_goes_another_time(
     assert (expired.rows, expired.partitions) == (len(passing), [])
     assert await kept(connection) == set()
     assert (await run(connection)).partitions
+
+
+async def test_rollups_go_with_their_readings_and_what_is_left_of_a_day_is_marked(
+    connection: asyncpg.Connection,
+) -> None:
+    passing = await ids_of(connection, await organization(connection, {"days": 31}))
+    keeping = await ids_of(connection, await organization(connection, None))
+    cut = NOW - dt.timedelta(days=31)
+    hour = cut.replace(minute=0, second=0, microsecond=0)
+    day = hour.replace(hour=0)
+    months_ago = month_after(THIS_MONTH, -4) + dt.timedelta(days=3)
+    await fill(connection, [passing[0], keeping[0]], [months_ago, cut - dt.timedelta(microseconds=1), cut, NOW])
+    for id_ in (passing[0], keeping[0]):
+        for table, times in {
+            "rollups_minute": [months_ago, hour],
+            "rollups_hour": [months_ago, hour - dt.timedelta(hours=1), hour],
+            "rollups_day": [months_ago, day - dt.timedelta(days=1), day],
+        }.items():
+            await connection.executemany(
+                f"INSERT INTO {table} (series_id, at, readings, numbers, amount, large, first_at, last_at) "
+                "VALUES ($1, $2, 1, 1, 1, 0, now(), now())",
+                [(id_, at) for at in times],
+            )
+    await run(connection)
+    for table, left in {"rollups_minute": hour, "rollups_hour": hour, "rollups_day": day}.items():
+        rows = await connection.fetch(f"SELECT series_id, at FROM {table} WHERE series_id <> $1", keeping[0])
+        assert [tuple(row) for row in rows] == [(passing[0], left)]
+        assert await connection.fetchval(f"SELECT count(*) FROM {table} WHERE series_id = $1", keeping[0]) >= 2
+    marks = await connection.fetch("SELECT series_id, hour FROM rollup_marks ORDER BY hour DESC")
+    assert tuple(marks[0]) == (passing[0], hour)
+    assert {mark[0] for mark in marks} == {passing[0]}
 
 
 async def test_a_run_that_is_cut_off_goes_on_in_the_next_one(connection: asyncpg.Connection, url: str) -> None:

@@ -32,6 +32,7 @@ from iotplatform.adapters.postgres.limits import LimitBooks, own_stream_sizes, s
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
 from iotplatform.adapters.postgres.retention import shortest_retention_s
+from iotplatform.adapters.postgres.rollups import Rollups
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -74,6 +75,7 @@ from iotplatform.roles.persistence.ledger_audit import LedgerAudit
 from iotplatform.roles.persistence.maintenance import Duties, Maintenance, Writers
 from iotplatform.roles.persistence.readings import ReadingParts, ReadingWriter
 from iotplatform.roles.persistence.role import PersistenceRole
+from iotplatform.roles.persistence.rollup_care import RollupCare
 from iotplatform.roles.persistence.stream_care import StreamCare
 from iotplatform.roles.persistence.suspects import Suspects
 
@@ -146,8 +148,9 @@ async def assemble(
             resources.telemetry.sink,
             settings.retention.every_s,
         )
+        rollups = _rollup_care(settings, resources, writers)
         made.roles.append(
-            PersistenceRole(writers.readings, writers.alarms, maintenance, history, membership, end_frozen)
+            PersistenceRole(writers.readings, writers.alarms, maintenance, rollups, history, membership, end_frozen)
         )
         made.readers += [writers.readings.readers, writers.alarms.readers]
         made.shares.append(writers.readings.partitions)
@@ -271,6 +274,13 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
     return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
 
 
+def _rollup_care(settings: Settings, resources: Resources, writers: Writers) -> RollupCare | None:
+    """Of readings that are in PostgreSQL."""
+    if settings.influx.url is not None:
+        return None
+    return RollupCare(Rollups(resources.database), lambda: writers.alarms.is_holder)
+
+
 async def _finish(remover: OrganizationRemover | DeviceRemover, kind: str, metrics: Metrics) -> None:
     try:
         await remover.finish()
@@ -339,6 +349,11 @@ def host_rules(settings: Settings, listening_at: str) -> HostRules:
     return HostRules(
         allowed_hosts(settings), addresses=not is_loopback(listening_at), checked=not settings.auth_required
     )
+
+
+def operations_rules(settings: Settings) -> HostRules:
+    """There are no credentials on that port, whatever the mode. Beyond loopback it is called as others know it."""
+    return HostRules(allowed_hosts(settings), checked=is_loopback(settings.operations.host))
 
 
 def allowed_hosts(settings: Settings) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from iotplatform.adapters.postgres.reading_partitions import (
     partitions,
 )
 from iotplatform.adapters.postgres.retention import Policies
+from iotplatform.adapters.postgres.rollup_marks import CLOSING, mark_removed
 from iotplatform.errors import Unavailable
 
 # A transaction of a few milliseconds.
@@ -34,11 +35,15 @@ WITH RECURSIVE found AS (
 SELECT id FROM found WHERE id IS NOT NULL
 """
 # One table, so a row's place names it; one that is overwritten in this moment has another place, and its turn later.
-_DELETE: Final = """
+_TOO_OLD: Final = """
 DELETE FROM {name} WHERE ctid = ANY(
     ARRAY(SELECT ctid FROM {name} WHERE series_id = ANY($1::int[]) AND at < $2 LIMIT $3)
 )
 """
+_DELETE: Final = mark_removed(_TOO_OLD + "RETURNING series_id, at")
+# Hours and days of which nothing is kept: no marks need to be left for what is dropped with its partition. A day that
+# is kept in part follows from the marks of the rows that went.
+_ROLLUPS: Final = {"rollups_minute": "hour", "rollups_hour": "hour", "rollups_day": "day"}
 
 
 class Expired(msgspec.Struct):
@@ -66,6 +71,7 @@ async def _expire(connection: Connection, policies: Policies, now: dt.datetime, 
             before[series.id] = now - dt.timedelta(days=series.days)
     if not before:
         return
+    await _sweep_rollups(connection, before)
     newest = max(before.values())
     for partition in await partitions(connection):
         if partition.since is not None and partition.since >= newest:
@@ -102,17 +108,26 @@ async def _expire_partition(
 async def _delete(
     connection: Connection, name: str, series: Iterable[int], before: dict[int, dt.datetime], expired: Expired
 ) -> None:
-    groups: dict[dt.datetime, list[int]] = {}
-    for id_ in series:
-        if id_ in before:
-            groups.setdefault(before[id_], []).append(id_)
     statement = _DELETE.format(name=name)
-    for until, ids in groups.items():
-        for some in _batches(ids):
-            while count := _affected(await connection.execute(statement, some, until, ROWS_AT_ONCE)):
-                expired.rows += count
-                if count < ROWS_AT_ONCE:
-                    break
+    for until, some in _batches(series, before):
+        while True:
+            async with connection.transaction():
+                await connection.execute(CLOSING)
+                count = await connection.fetchval(statement, some, until, ROWS_AT_ONCE)
+            expired.rows += count
+            if count < ROWS_AT_ONCE:
+                break
+
+
+async def _sweep_rollups(connection: Connection, before: dict[int, dt.datetime]) -> None:
+    for name, unit in _ROLLUPS.items():
+        statement = _TOO_OLD.format(name=name)
+        for until, some in _batches(before, before):
+            whole = until.replace(minute=0, second=0, microsecond=0)
+            if unit == "day":
+                whole = whole.replace(hour=0)
+            while _affected(await connection.execute(statement, some, whole, ROWS_AT_ONCE)) == ROWS_AT_ONCE:
+                pass
 
 
 async def _series_in(connection: Connection, name: str) -> list[int]:
@@ -127,5 +142,12 @@ def _affected(status: str) -> int:
     return int(status.rpartition(" ")[2])
 
 
-def _batches(ids: list[int]) -> Iterable[list[int]]:
-    return (ids[start : start + SERIES_AT_ONCE] for start in range(0, len(ids), SERIES_AT_ONCE))
+def _batches(series: Iterable[int], before: dict[int, dt.datetime]) -> Iterator[tuple[dt.datetime, list[int]]]:
+    """Some series at a time, with the time before which they are too old."""
+    groups: dict[dt.datetime, list[int]] = {}
+    for id_ in series:
+        if id_ in before:
+            groups.setdefault(before[id_], []).append(id_)
+    for until, ids in groups.items():
+        for start in range(0, len(ids), SERIES_AT_ONCE):
+            yield until, ids[start : start + SERIES_AT_ONCE]

@@ -29,6 +29,15 @@ from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionR
 from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
 from iotplatform.adapters.postgres.models.retention import DeviceRetentionRow, RetentionRow
+from iotplatform.adapters.postgres.models.rollups import (
+    DayRow,
+    HourRow,
+    MinuteRow,
+    RollupBacklogRow,
+    RollupMarkRow,
+    RollupStateRow,
+    RollupWorkRow,
+)
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
     RulePackRow,
@@ -47,6 +56,7 @@ __all__ = [
     "ChannelRow",
     "CheckpointRow",
     "CommandRow",
+    "DayRow",
     "DeliveryRow",
     "DeviceLimitsRow",
     "DevicePresenceRow",
@@ -55,6 +65,7 @@ __all__ = [
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "HourRow",
     "ImportRow",
     "IngestionRow",
     "LaneRow",
@@ -62,6 +73,7 @@ __all__ = [
     "MaintenanceWindowRow",
     "MappingRow",
     "MemberRow",
+    "MinuteRow",
     "Model",
     "OrganizationRow",
     "PackedPartitionRow",
@@ -74,6 +86,10 @@ __all__ = [
     "RemovalRow",
     "ReplayedLetterRow",
     "RetentionRow",
+    "RollupBacklogRow",
+    "RollupMarkRow",
+    "RollupStateRow",
+    "RollupWorkRow",
     "RulePackOrganizationRow",
     "RulePackRow",
     "RulePackVersionRow",
