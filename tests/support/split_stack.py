@@ -34,9 +34,8 @@ COPIES = ("ingestion-service-1", "ingestion-service-2")
 # As compose.yaml has it by read_only, cap_drop and no-new-privileges; what follows is run in there.
 CONFINED = (
     *("unshare", "--mount", "sh", "-ec"),
-    "mount --bind / /; mount -o remount,bind,ro /; "
-    'exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"',
-    "sh",
+    'mount --bind / /; mount -o remount,bind,ro /; exec "$@"',
+    *("sh", "setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"),
 )
 OTHERS = ("management-service", "analysis-engine", "notification-service", "data-persistence-service")
 
