@@ -125,7 +125,8 @@ class TestConfigurations:
 
     @pytest.mark.parametrize("name", ["ingress", "production"])
     def test_nginx_ends_idle_connections_before_the_platform_does(self, name: str) -> None:
-        found = re.findall(r"^\s+keepalive_timeout (\d+)s;", (CONFIG / "nginx" / f"{name}.conf").read_text(), re.MULTILINE)
+        text = (CONFIG / "nginx" / f"{name}.conf").read_text()
+        found = re.findall(r"^\s+keepalive_timeout (\d+)s;", text, re.MULTILINE)
         assert [int(seconds) < KEEP_ALIVE_S - 5 for seconds in found] == [True]
 
     def test_systemd_takes_its_unit(self, tmp_path: Path) -> None:
