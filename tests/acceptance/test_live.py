@@ -116,6 +116,13 @@ async def test_filters(
         assert values([await stream.next()]) == [4.0]
 
 
+async def test_filters_are_few(management: httpx.AsyncClient, org: str) -> None:
+    """Each glob is held against every reading, in a process that serves others too."""
+    query = {"sensor": [f"*a*{number}*" for number in range(21)]}
+    answer = await management.get(f"/organizations/{org}/live", params=query)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "sensor")
+
+
 async def test_streams_side_by_side_are_told_what_each_wants(
     platform: Platform, management: httpx.AsyncClient, org: str
 ) -> None:

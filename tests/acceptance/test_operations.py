@@ -141,6 +141,9 @@ async def test_every_port_describes_itself(platform: Platform) -> None:
     for port, path in (("ingest", "/ingest"), ("management", "/organizations"), ("operations", "/readyz")):
         async with platform.client(port) as client:
             document = (await client.get("/schema/openapi.json")).json()
+            # A page that has its name lead here is told nothing.
+            rebound = await client.get("/schema/openapi.json", headers={"Host": "rebound.example"})
+            assert (rebound.status_code, rebound.json()["type"].rpartition(":")[2]) == (421, "misdirected")
         assert document["openapi"].startswith("3.1")
         assert path in document["paths"]
 

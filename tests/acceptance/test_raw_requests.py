@@ -92,12 +92,14 @@ async def test_an_upgrade_is_not_taken(platform: Platform) -> None:
     assert (await exchange(platform.urls["management"], head)).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-async def test_bodies_that_are_only_announced_keep_nobody_out(platform: Platform) -> None:
+@pytest.mark.parametrize(("port", "path"), [("ingest", "/ingest"), ("management", "/auth/login")])
+async def test_bodies_that_are_only_announced_keep_nobody_out(port: str, path: str, platform: Platform) -> None:
     """As many as would fill the memory for bodies if announcing were enough."""
     async with platform.client() as client:
         assert (await client.put("/organizations/honest", json={"name": "H"})).status_code in {200, 201}
-    parts = urlsplit(platform.urls["ingest"])
-    head = b"POST /ingest HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 1048576\r\n\r\n["
+    parts = urlsplit(platform.urls[port])
+    fields = HOST + b"Content-Type: application/json\r\nContent-Length: 1048576\r\n\r\n["
+    head = b"POST " + path.encode() + b" HTTP/1.1\r\n" + fields
     held = []
     try:
         for _ in range(150):
@@ -110,6 +112,11 @@ async def test_bodies_that_are_only_announced_keep_nobody_out(platform: Platform
             assert (await client.post("/ingest", json=body)).status_code == 202
             # A large one as well.
             assert (await client.post("/ingest", json=[body] * 3_000)).status_code == 202
+        async with platform.client() as client:
+            assert (await client.put("/organizations/honest", json={"name": "H"})).status_code == 200
+            large = json.dumps({"name": "H"}) + " " * 500_000
+            headers = {"Content-Type": "application/json"}
+            assert (await client.put("/organizations/honest", content=large, headers=headers)).status_code == 200
     finally:
         for _, writer in held:
             writer.close()

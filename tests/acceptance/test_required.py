@@ -87,6 +87,12 @@ async def test_it_says_so_at_start(required: Platform) -> None:
     assert "iots_" not in str(required.lines)
 
 
+async def test_the_port_without_credentials_is_no_pages(required: Platform) -> None:
+    async with required.client("operations") as operations:
+        assert (await operations.get("/metrics")).status_code == 200
+        assert (await operations.get("/metrics", headers={"Host": "rebound.example"})).status_code == 421
+
+
 async def test_nobody_comes_in_without_a_credential(required: Platform, ingest: httpx.AsyncClient) -> None:
     async with required.client() as client:
         for path in ("/organizations", "/organizations/own", "/organizations/nowhere/devices", "/users", "/me"):

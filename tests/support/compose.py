@@ -8,6 +8,14 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent.parent
+# The services of the profile `split`.
+ROLES = {
+    "management-service": "management",
+    "ingestion-service": "ingest",
+    "analysis-engine": "analysis",
+    "notification-service": "notification",
+    "data-persistence-service": "persistence",
+}
 
 
 def load(name: str = "compose.yaml") -> dict[str, Any]:

@@ -15,15 +15,13 @@ import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from aiosmtpd.handlers import Message
 
 from iotplatform.adapters.embedded.programs import find_nats_server, find_postgres, find_redis_server
 from tests.support.compose import REPOSITORY, environment_of, image_environment, load
+from tests.support.compose_network import Names
 
 WITHIN_S = 60.0
 INGEST = "http://localhost:8080/ingest"
@@ -49,31 +48,6 @@ NOT_FOR_BOARDS = (
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
-def names(folder: Path) -> None:
-    """Every service that runs has its name, for who reads /etc/hosts and for who asks DNS."""
-    for target, text in (
-        ("/etc/hosts", f"127.0.0.1 {' '.join(NAMES)}\n"),
-        ("/etc/resolv.conf", "nameserver 127.0.0.1\n"),
-    ):
-        file = folder / Path(target).name
-        file.write_text(text)
-        subprocess.run(["mount", "--bind", str(file), target], check=True)
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server.bind(("127.0.0.1", 53))
-    threading.Thread(target=answer_names, args=(server,), daemon=True).start()
-
-
-def answer_names(server: socket.socket) -> None:
-    while True:
-        query, client = server.recvfrom(512)
-        end = query.index(b"\0", 12) + 5
-        name = query[13 : end - 5].decode("ascii", "replace")
-        known = name in NAMES and query[end - 4 : end - 2] == b"\0\1"
-        head = query[:2] + struct.pack(">HHHHH", 0x8580 if known else 0x8583, 1, int(known), 0, 0)
-        record = b"\xc0\x0c\0\1\0\1" + struct.pack(">IH", 1, 4) + b"\x7f\0\0\1" if known else b""
-        server.sendto(head + query[12:end] + record, client)
-
-
 class Mails(Message):
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +61,7 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._services = load()["services"]
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
         with (self._folder / f"{name}.log").open("wb") as log:
@@ -98,18 +72,19 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._processes.append(process)
+        self.processes[name] = process
         return process
 
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text(errors="replace")
 
+    def end(self, name: str) -> int:
+        process = self.processes[name]
+        process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
+        return process.wait(60)
+
     def stop(self) -> dict[str, int]:
-        codes = {}
-        for process in reversed(self._processes):
-            process.send_signal(signal.SIGINT if "postgres" in str(process.args) else signal.SIGTERM)
-            codes[Path(process.args[0]).name] = process.wait(60)  # type: ignore[index]
-        return codes
+        return {name: self.end(name) for name in reversed(self.processes)}
 
     def nats(self) -> None:
         service = self._services["nats"]
@@ -138,7 +113,11 @@ class Stack:
         user = environment["POSTGRES_USER"]
         make = [str(programs / "initdb"), "-D", cluster, "-U", user, "--pwfile", str(password), "-A", "scram-sha-256"]
         subprocess.run([*NOBODY, *make], check=True, stdout=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]})
-        self.start("postgres", [*NOBODY, str(programs / "postgres"), "-D", cluster, "-k", str(place)])
+        # As the image does it.
+        with (place / "cluster" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")
+        serve = [str(programs / "postgres"), "-D", cluster, "-k", str(place), "-c", "listen_addresses=*"]
+        self.start("postgres", [*NOBODY, *serve])
         until(lambda: socket.create_connection(("postgres", 5432), 1).close(), "postgres")
         psql = [
             str(programs / "psql"),
@@ -163,12 +142,21 @@ class Stack:
             env={"PGPASSWORD": password.read_text()},
         )
 
-    def platform(self, *arguments: str, service: str) -> subprocess.Popen[bytes]:
-        environment = image_environment() | environment_of(self._services[service])
-        environment |= {"PATH": os.environ["PATH"], "IOTPLATFORM_DATA_DIR": str(self._folder / service)}
+    def platform(
+        self,
+        *arguments: str,
+        service: str,
+        within: Sequence[str] = (),
+        log_as: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """`within` is a command in front that becomes the process; `environment` is the service's unless given."""
+        name = log_as or service
+        environment = image_environment() | dict(environment or environment_of(self._services[service]))
+        environment |= {"PATH": os.environ["PATH"], "IOTPLATFORM_DATA_DIR": str(self._folder / name)}
         # No InfluxDB 2 can be had here: what is empty counts as not set, and readings go to PostgreSQL.
         environment |= {name: "" for name in environment if name.startswith("IOTPLATFORM_INFLUX__")}
-        return self.start(service, [sys.executable, "-m", "iotplatform", *arguments], **environment)
+        return self.start(name, [*within, sys.executable, "-m", "iotplatform", *arguments], **environment)
 
     def prometheus(self) -> None:
         program = shutil.which("prometheus")
@@ -313,7 +301,9 @@ def reading(value: float) -> dict[str, object]:
 def main() -> None:
     folder = Path(sys.argv[1])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    names(folder)
+    resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    resolver.bind(("127.0.0.1", 53))
+    Names(folder, {name: ["127.0.0.1"] for name in NAMES}).serve(resolver)
     mails = Mails()
     mail = Controller(mails, hostname="127.0.0.1", port=1025)
     mail.start()

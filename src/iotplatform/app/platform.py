@@ -22,7 +22,7 @@ from iotplatform.app.http.apps import operations_app
 from iotplatform.app.http.certificate import Certificate, CertificateFiles
 from iotplatform.app.http.server import HttpServer, bind, url_of
 from iotplatform.app.resources import Resources, open_resources
-from iotplatform.app.roles import Assembly, assemble, configured_keys
+from iotplatform.app.roles import Assembly, assemble, configured_keys, operations_rules
 from iotplatform.app.runtime_file import RuntimeFile, remove_runtime_file
 from iotplatform.app.server_watch import ServerWatch
 from iotplatform.app.settings import Listener, RoleName, Settings
@@ -84,7 +84,7 @@ class Platform:
                 await role.start()
                 stack.push_async_callback(role.stop)
                 tasks.start(role.wait(), role.name)
-            apps = {**assembly.apps, "operations": operations_app(health.problems)}
+            apps = {**assembly.apps, "operations": operations_app(health.problems, operations_rules(self._settings))}
             server = HttpServer(
                 {listener: apps[name] for name, listener in sockets.items()},
                 {sockets[name]: hot_path for name, hot_path in assembly.hot_paths.items()},

@@ -333,6 +333,11 @@ def host_rules(settings: Settings, listening_at: str) -> HostRules:
     )
 
 
+def operations_rules(settings: Settings) -> HostRules:
+    """There are no credentials on that port, whatever the mode. Beyond loopback it is called as others know it."""
+    return HostRules(allowed_hosts(settings), checked=is_loopback(settings.operations.host))
+
+
 def allowed_hosts(settings: Settings) -> list[str]:
     """Names of this machine that requests may use in open mode, beside loopback and plain addresses."""
     return [*settings.auth.allowed_hosts, settings.ingest.host, settings.management.host]

@@ -17,6 +17,8 @@ from iotplatform.domain.rule import Severity
 EventKind = Literal["reading", "alarm"]
 NoticeReason = Literal["gap", "slow", "ended"]
 
+# Each is held against every reading.
+MAX_GLOBS: Final = 20
 _PLACE: Final = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,9})-(\d{1,18})", re.ASCII)
 
 
@@ -69,17 +71,17 @@ class LiveFilter(msgspec.Struct, frozen=True):
             return kind in self.kinds
         return kind == "alarm" or not self.severities
 
-    def readings(self, block: Sequence[Reading], skip: int) -> Sequence[int]:
-        """Which of a block are wanted, beyond the first `skip` of them; they are counted from 1."""
+    def readings(self, block: Sequence[Reading], skip: int, upto: int) -> Sequence[int]:
+        """Which of a block are wanted, beyond the first `skip` of them and no more than `upto`; counted from 1."""
         devices, sensors = self.device_ids, _matcher(self.sensors)
+        counts = range(skip + 1, min(upto, len(block)) + 1)
         if not devices and sensors is None:
-            return range(skip + 1, len(block) + 1)
+            return counts
         return [
             count
-            for count, reading in enumerate(block, 1)
-            if count > skip
-            and (not devices or reading.device_id in devices)
-            and (sensors is None or sensors.match(reading.sensor))
+            for count in counts
+            if (not devices or block[count - 1].device_id in devices)
+            and (sensors is None or sensors.match(block[count - 1].sensor))
         ]
 
     def takes(self, transition: Transition) -> bool:

@@ -69,13 +69,16 @@ def content_of(letter: DeadLetter, organization: Organization, now: int) -> list
 
 
 def _readings_of_the_door(letter: DeadLetter, organization: Organization, now: int) -> list[Reading]:
-    """As if it had come once more, now; without a time of its own, it still arrived when it did."""
+    """As if its device had sent it once more, now; without a time of its own, it still arrived when it did.
+
+    Whoever replays may write for every device: what one has said of another stays refused.
+    """
     try:
         decoded = decode(
             JSON,
             letter.payload.encode("utf-8", "surrogatepass"),
             arrived_at=now,
-            sender=Sender(organization.id),
+            sender=Sender(organization.id, letter.device_id),
             defaults=Defaults(organization.id, letter.device_id),
         )
         decoded.require_all()
@@ -116,6 +119,8 @@ def _readings_in_json(letter: DeadLetter, data: bytes, organization: Organizatio
     for entry in [decoded] if isinstance(decoded, _Entry) else decoded:
         if entry.organization_id not in {None, organization.id}:
             raise NotReplayable("the payload belongs to another organization")
+        if letter.role == "ingest" and letter.device_id is not None and entry.device_id not in {None, letter.device_id}:
+            raise NotReplayable("the payload names another device than the one it came from")
         device_id = entry.device_id or letter.device_id
         if device_id is None:
             raise NotReplayable("the payload names no device")

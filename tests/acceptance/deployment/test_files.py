@@ -15,16 +15,9 @@ import yaml
 
 from iotplatform.adapters.embedded.programs import find_nats_server
 from iotplatform.observability.log_level import LEVELS
-from tests.support.compose import REPOSITORY, environment_of, load
+from tests.support.compose import REPOSITORY, ROLES, environment_of, load
 
 STRICT = bool(os.environ.get("CI_STRICT"))
-ROLES = {
-    "management-service": "management",
-    "ingestion-service": "ingest",
-    "analysis-engine": "analysis",
-    "notification-service": "notification",
-    "data-persistence-service": "persistence",
-}
 CONFIG = REPOSITORY / "config"
 
 
@@ -72,7 +65,8 @@ class TestCompose:
         (tmp_path / "secrets").mkdir()
         (tmp_path / "secrets" / "nats.env").write_text("")
         files = ("-f", str(tmp_path / "compose.yaml"), "-f", str(tmp_path / "compose.production.yaml"))
-        check(compose, "--project-directory", str(tmp_path), *files, "--profile", "whole", "config", "-q")
+        for profile in ("whole", "split"):
+            check(compose, "--project-directory", str(tmp_path), *files, "--profile", profile, "config", "-q")
 
     def test_nothing_is_reached_from_other_machines(self, services: dict[str, Any]) -> None:
         published = [port for service in services.values() for port in service.get("ports", [])]

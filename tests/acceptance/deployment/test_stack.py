@@ -12,28 +12,25 @@ from typing import Any
 
 import pytest
 
-from tests.support.compose import REPOSITORY
+from tests.support.compose import REPOSITORY, ROLES
 
 STRICT = bool(os.environ.get("CI_STRICT"))
 
 
-def why_not() -> str | None:
-    missing = [program for program in ("prometheus", "unshare", "setpriv", "ip", "curl") if not shutil.which(program)]
+def why_not(*programs: str) -> str | None:
+    missing = [program for program in programs if not shutil.which(program)]
     if missing:
         return f"{', '.join(missing)} missing"
     return None if os.geteuid() == 0 else "namespaces with ports of their own need root here"
 
 
-@pytest.fixture(scope="module")
-async def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    if reason := why_not():
+async def run(module: str, folder: Path, *programs: str) -> dict[str, Any]:
+    if reason := why_not("unshare", "setpriv", "ip", "curl", *programs):
         if STRICT:
             pytest.fail(f"{reason}, and CI_STRICT is set")
         pytest.skip(reason)
-    folder: Path = tmp_path_factory.mktemp("stack")
-    program = [sys.executable, "-m", "tests.support.compose_stack", str(folder)]
     process = await asyncio.create_subprocess_exec(
-        *("unshare", "--net", "--mount", *program),
+        *("unshare", "--net", "--mount", sys.executable, "-m", module, str(folder)),
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=asyncio.subprocess.PIPE,
@@ -43,6 +40,16 @@ async def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert process.returncode == 0, errors.decode() + output.decode()
     found: dict[str, Any] = json.loads(output)
     return found
+
+
+@pytest.fixture(scope="module")
+async def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return await run("tests.support.compose_stack", tmp_path_factory.mktemp("stack"), "prometheus")
+
+
+@pytest.fixture(scope="module")
+async def split(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return await run("tests.support.split_stack", tmp_path_factory.mktemp("split"), "nsenter")
 
 
 def test_the_walk_through_works_on_it(report: dict[str, Any]) -> None:
@@ -73,3 +80,36 @@ def test_panels_that_ask_postgresql_are_answered_to_a_role_that_reads_nothing_el
 def test_everything_ends_cleanly(report: dict[str, Any]) -> None:
     assert report["migrate"] == 0
     assert set(report["exits"].values()) == {0}
+
+
+class TestSplit:
+    """Each role in processes of its own, nginx in front of two that take readings."""
+
+    def test_the_walk_through_works_on_it(self, split: dict[str, Any]) -> None:
+        assert len(split["walk"]) >= 9
+        assert {command: wrong for command, wrong in split["walk"].items() if wrong} == {}, split["logs"]
+
+    def test_nginx_uses_every_copy_and_loses_nothing_when_one_goes(self, split: dict[str, Any]) -> None:
+        assert min(split["accepted_by_copies"]) >= 10
+        assert split["while_one_goes"] >= 10
+
+    def test_production_speaks_tls_from_end_to_end_and_asks_for_credentials(self, split: dict[str, Any]) -> None:
+        assert split["production"] == {
+            "without": 401,
+            "with": [202, {"status": "accepted", "accepted": 1}],
+            "latest": 7.5,
+        }
+
+    def test_promtails_pipeline_knows_every_line_by_its_role_level_and_time(self, split: dict[str, Any]) -> None:
+        assert split["without_time"] == []
+        for service, role in ROLES.items():
+            found = {tuple(pair) for pair in split["labels"][service]}
+            # Nothing that was done here makes management say anything.
+            assert (role, "info") in found or role == "management"
+            # `platform` is what belongs to no role, such as starting and stopping.
+            assert {pair[0] for pair in found} <= {role, "platform"}
+            assert {pair[1] for pair in found} <= {"info", "warning", "unknown"}
+
+    def test_everything_ends_cleanly(self, split: dict[str, Any]) -> None:
+        assert split["migrate"] == 0
+        assert set(split["exits"].values()) == {0}, split["exits"]

@@ -33,9 +33,21 @@ def test_times_of_persistence_are_microseconds_and_those_of_the_door_are_as_ever
 
 def test_the_door_s_shapes():
     several = '[{"device_id":"d","values":{"a":1,"b":true}},{"organization_id":"orgA","sensor_name":"c","value":"x"}]'
-    expected = [Reading("d", "a", 1.0, 1_000), Reading("d", "b", True, 1_000), Reading("e", "c", "x", 1_000)]
-    assert content(several, role="ingest", device_id="e") == expected
-    assert content(several.encode(), role="ingest", encoding="base64", device_id="e") == expected
+    expected = [Reading("d", "a", 1.0, 1_000), Reading("d", "b", True, 1_000), Reading("d", "c", "x", 1_000)]
+    assert content(several, role="ingest", device_id="d") == expected
+    assert content(several.encode(), role="ingest", encoding="base64", device_id="d") == expected
+
+
+@pytest.mark.parametrize("encoding", ["json", "base64"])
+def test_what_a_device_has_said_of_another_stays_refused(encoding):
+    payload = '[{"sensor_name":"s","value":1},{"device_id":"victim","sensor_name":"s","value":1}]'
+    given = payload.encode() if encoding == "base64" else payload
+    with pytest.raises(NotReplayable, match=r"another device|its own device"):
+        content(given, role="ingest", encoding=encoding, device_id="d")
+    # Of several devices was only what somebody sent who may write for all of them.
+    named = payload.replace('[{"sensor', '[{"device_id":"d","sensor')
+    given = named.encode() if encoding == "base64" else named
+    assert [reading.device_id for reading in content(given, role="ingest", encoding=encoding)] == ["d", "victim"]
 
 
 @pytest.mark.parametrize(

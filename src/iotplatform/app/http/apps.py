@@ -60,8 +60,8 @@ def management_app(routes: Sequence[ControllerRouterHandler], rules: HostRules, 
     return Timed(HostCheck(app, rules), metrics)
 
 
-def operations_app(readiness: Checks) -> Any:
-    """No data of tenants, hence no check of hosts or credentials. `readiness` gives what is wrong, by name."""
+def operations_app(readiness: Checks, rules: HostRules) -> HostCheck:
+    """No data of tenants, hence no credentials. `readiness` gives what is wrong, by name."""
 
     @get("/metrics")
     async def metrics() -> Response[bytes]:
@@ -82,9 +82,10 @@ def operations_app(readiness: Checks) -> Any:
             return Response({"status": "not ready", "problems": wrong}, status_code=503)
         return Response({"status": "ready", "problems": {}})
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[metrics, live, ready],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config("iotplatform operations"),
         logging_config=None,
     )
+    return HostCheck(app, rules)

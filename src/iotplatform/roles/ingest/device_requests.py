@@ -23,6 +23,7 @@ from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.idempotency import IdempotencyKey
 from iotplatform.roles.ingest.lanes import Lanes
+from iotplatform.roles.ingest.large import aside
 from iotplatform.roles.ingest.message import MAX_BYTES
 from iotplatform.roles.ingest.receiving import Receiving, overloaded
 from iotplatform.roles.ingest.request_traces import of_nats, traced
@@ -110,7 +111,8 @@ class DeviceRequests:
         known = BY_MEDIA_TYPE.get(media_type) if media_type else JSON
         if known is None:
             raise Rejected("unsupported_media", "the Content-Type is none that is known here")
-        found = decode(known, body, arrived_at=arrived_at, sender=Sender(organization.id, device_id))
+        sender = Sender(organization.id, device_id)
+        found = await aside(body, lambda: decode(known, body, arrived_at=arrived_at, sender=sender))
         found.require_all()
         message_id = headers.get(MSG_ID)
         key = (

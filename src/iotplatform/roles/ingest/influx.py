@@ -16,6 +16,7 @@ from iotplatform.domain.payloads.line_protocol import PRECISIONS, read_lines
 from iotplatform.errors import Fault, Kind, PlatformError, Rejected, Unavailable
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
+from iotplatform.roles.ingest.large import aside
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
 from iotplatform.roles.ingest.request_traces import of_http, traced
 from iotplatform.roles.ingest.senders import TOKEN, Senders, address_of, authorization_of
@@ -90,8 +91,10 @@ class WriteEndpoint:
             raise Rejected("invalid", "invalid mode: must be 'store', or absent")
         refused = 1
         try:
-            drafts = read_lines(body, arrived_at, sender, precision)
-            decoded = admit(drafts, arrived_at, sender, Defaults(organization_id))
+            defaults = Defaults(organization_id)
+            decoded = await aside(
+                body, lambda: admit(read_lines(body, arrived_at, sender, precision), arrived_at, sender, defaults)
+            )
             refused = len(decoded.readings) + len(decoded.bad)
             organization = await self._acceptance.organization(organization_id)
             if decoded.readings:

@@ -30,6 +30,7 @@ from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.roles.ingest.attendance import Seen
 from iotplatform.roles.ingest.door_parts import DoorParts
+from iotplatform.roles.ingest.large import aside
 from iotplatform.roles.ingest.letters import bad_letter, full_letter, message_letter
 from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
 from iotplatform.roles.ingest.message import Topic, read_message
@@ -210,12 +211,13 @@ class Intake:
 
     async def _found(self, organization: Organization, topic: Topic, delivery: Delivery) -> Decoded | None:
         """What a message holds; None when it is nobody's affair."""
+        body, stored_at = delivery.data, delivery.stored_at
         found: Decoded | None
         if topic.kind == "telemetry":
-            found = read_message(topic, delivery.data, delivery.stored_at)
+            found = await aside(body, lambda: read_message(topic, body, stored_at))
         else:
             extraction = await self._parts.directory.mappings(organization.epoch)
-            found = read_mapped(extraction, organization, topic, delivery.data, delivery.stored_at)
+            found = await aside(body, lambda: read_mapped(extraction, organization, topic, body, stored_at))
         if found is not None:
             # Nobody can tell any more who has sent it. Devices are registered only where nobody needs a credential.
             self._parts.registry.learn(organization, found, is_anonymous=True)

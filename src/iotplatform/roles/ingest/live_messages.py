@@ -7,18 +7,21 @@ by there too, and is left to `intake`.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from iotplatform.domain.dead_letter import DeadLetter
 from iotplatform.domain.organization import Organization
+from iotplatform.domain.payloads.admission import Decoded
 from iotplatform.domain.reading import Reading
 from iotplatform.errors import PlatformError, Rejected, Unavailable
 from iotplatform.observability.span import error_of
 from iotplatform.roles.ingest.door_parts import DoorParts
 from iotplatform.roles.ingest.intake import OnReply
 from iotplatform.roles.ingest.lanes import Lanes
+from iotplatform.roles.ingest.large import LARGE_BYTES, aside
 from iotplatform.roles.ingest.letters import bad_letter, message_letter
 from iotplatform.roles.ingest.mapped import may_be_mapped, read_mapped
 from iotplatform.roles.ingest.message import Topic, read_message
@@ -30,6 +33,26 @@ log = structlog.get_logger(role="ingest")
 
 # Letters and look-ups that are under way; what comes on top is lost, as QoS 0 allows.
 MAX_ASIDE: Final = 200
+
+
+# What is in a message, None when it is nobody's affair; raises Rejected.
+Read = Callable[[], Decoded | None]
+
+
+def _tried(read: Read) -> Read:
+    """What `read` does, done already."""
+    try:
+        found = read()
+    except Rejected as error:
+        return _raising(error)
+    return lambda: found
+
+
+def _raising(error: Rejected) -> Read:
+    def raised() -> Decoded | None:
+        raise error
+
+    return raised
 
 
 class LiveMessages:
@@ -77,18 +100,40 @@ class LiveMessages:
 
     def _store(self, organization: Organization, topic: Topic, body: bytes) -> None:
         arrived_at = now_us()
+        read = self._reader(organization, topic, body, arrived_at)
+        if read is None:
+            self._load_mappings(organization, topic, body)
+        elif len(body) <= LARGE_BYTES:
+            self._keep(organization, topic, body, arrived_at, read)
+        elif self._is_free():
+            self._tasks.spawn(self._store_large(organization, topic, body, arrived_at, read), "large")
+
+    def _reader(self, organization: Organization, topic: Topic, body: bytes, arrived_at: int) -> Read | None:
+        """What reads the message; None while the organization's mappings are not known here."""
+        if topic.kind == "telemetry":
+            return lambda: read_message(topic, body, arrived_at)
+        extraction = self._parts.directory.known_mappings(organization.epoch)
+        if extraction is None:
+            return None
+        return lambda: read_mapped(extraction, organization, topic, body, arrived_at)
+
+    async def _store_large(
+        self, organization: Organization, topic: Topic, body: bytes, arrived_at: int, read: Read
+    ) -> None:
         try:
-            if topic.kind == "telemetry":
-                found = read_message(topic, body, arrived_at)
-            else:
-                extraction = self._parts.directory.known_mappings(organization.epoch)
-                if extraction is None:
-                    self._load_mappings(organization, topic, body)
-                    return
-                mapped = read_mapped(extraction, organization, topic, body, arrived_at)
-                if mapped is None:
-                    return
-                found = mapped
+            found = await aside(body, lambda: _tried(read))
+            self._keep(organization, topic, body, arrived_at, found)
+        except Exception:
+            # A fault of ours: it costs this message, and not the role.
+            log.exception("ingest.failed", organization=organization.id)
+        finally:
+            self._aside -= 1
+
+    def _keep(self, organization: Organization, topic: Topic, body: bytes, arrived_at: int, read: Read) -> None:
+        try:
+            found = read()
+            if found is None:
+                return
             self._parts.registry.learn(organization, found, is_anonymous=True)
         except Rejected as error:
             self._parts.refuse(organization, error.kind)

@@ -19,6 +19,7 @@ from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.ingest.acceptance import Acceptance, Wish
 from iotplatform.roles.ingest.admission import WAIT
 from iotplatform.roles.ingest.lanes import no_room
+from iotplatform.roles.ingest.large import aside
 from iotplatform.roles.ingest.payload import blame, count_at_a_glance, decode_plainly, named_early
 from iotplatform.roles.ingest.receiving import Receiving, check_declared_length, read_body, unpack
 from iotplatform.roles.ingest.request_traces import of_http, traced
@@ -171,7 +172,10 @@ class IngestEndpoint:
         query = Query.of(query_string)
         query.check_sender(sender)
         if decoded is None:
-            decoded = decode(known, body, arrived_at=arrived_at, sender=sender, defaults=query.defaults)
+            defaults = query.defaults
+            decoded = await aside(
+                body, lambda: decode(known, body, arrived_at=arrived_at, sender=sender, defaults=defaults)
+            )
         wish = Wish(
             source="store" if query.is_store_only else "http",
             is_lenient=is_lenient(headers.get(b"prefer", b"")),

@@ -12,7 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.types import Receive, Scope, Send
 
 from iotplatform.adapters.nats import subjects
-from iotplatform.domain.live import EventKind, LiveFilter, Place
+from iotplatform.domain.live import MAX_GLOBS, EventKind, LiveFilter, Place
 from iotplatform.domain.organization import Organization
 from iotplatform.errors import Fault, Rejected
 from iotplatform.roles.management.access import READ, bearer, forbidden, organization_for
@@ -45,6 +45,9 @@ async def follow_live(
     event: Kinds = None,
 ) -> Response[str]:
     """Server-Sent Events `reading`, `alarm` and `notice`, without an end. `Last-Event-ID` resumes."""
+    if len(sensor or ()) > MAX_GLOBS:
+        fault = Fault(f"may be given {MAX_GLOBS} times", field="sensor")
+        raise Rejected("invalid", "the query is not valid", faults=(fault,))
     wanted = LiveFilter(
         frozenset(check_device_ids(device_id)),
         check_sensors(sensor),

@@ -118,7 +118,8 @@ class Feed:
         if self._wanted.shows("reading"):
             for block in await self._readings.read(self._place.block):
                 for piece in self._pieces_of_block(block):
-                    yield piece
+                    if piece:
+                        yield piece
                     await asyncio.sleep(0)
                 self._keep_pace(block.stored_at)
         if self._wanted.shows("alarm"):
@@ -150,11 +151,12 @@ class Feed:
         if block.sequence > place.block + 1:
             place = msgspec.structs.replace(place, block=block.sequence - 1, readings=0)
             yield self._notice("gap", "readings in between are not kept in the stream any more: see /telemetry")
-        wanted = self._wanted.readings(block.readings, place.readings)
-        for start in range(0, len(wanted), READINGS_AT_ONCE):
-            counts = wanted[start : start + READINGS_AT_ONCE]
-            self._place = msgspec.structs.replace(place, readings=counts[-1])
-            yield block.events(place, counts)
+        for start in range(place.readings, len(block.readings), READINGS_AT_ONCE):
+            counts = self._wanted.readings(block.readings, start, start + READINGS_AT_ONCE)
+            if counts:
+                self._place = msgspec.structs.replace(place, readings=counts[-1])
+            # Also without any: others have their turn after each piece.
+            yield block.events(place, counts) if counts else b""
         self._place = Place(place.epoch, block.sequence, 0, place.transition)
 
     def _piece_of_transition(self, message: LiveTransition) -> bytes | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +18,7 @@ from iotplatform.roles.management.patches import MERGE_PATCH
 
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_RECEIVING_BYTES: Final = 64 << 20
+SMALL_BYTES: Final = 1 << 16
 # Text for people in one line: no control characters, NUL above all, which PostgreSQL can't store.
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 # The same with line ends and tabs: what people write in more than one line.
@@ -36,21 +35,28 @@ _NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Receiving:
-    """How much of bodies the process holds while they arrive: many large ones at once must not take the memory."""
+    """How much of bodies the process holds while they arrive: many large ones at once must not take the memory.
+
+    What counts is what has arrived, not what was announced: announcing costs nothing. A body beyond 64 KiB gets no more
+    as soon as half of the bound is held, so that large ones that don't end leave room for small ones.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self.most = most_bytes
         self.held = 0
 
-    @contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
-        if self.held + size > self.most:
+    def reserve(self, count: int, so_far: int) -> None:
+        """For a body that holds `so_far`.
+
+        Raises:
+            Unavailable: it would be too much; nothing is reserved then.
+        """
+        if self.held + count > (self.most if so_far + count <= SMALL_BYTES else self.most // 2):
             raise Unavailable("too many requests are being received; nothing was done", retry_after_s=1)
-        self.held += size
-        try:
-            yield
-        finally:
-            self.held -= size
+        self.held += count
+
+    def release(self, count: int) -> None:
+        self.held -= count
 
 
 receiving = Receiving(MAX_RECEIVING_BYTES)
@@ -62,11 +68,17 @@ class StrictRequest(Request[Any, Any, Any]):
     async def body(self) -> bytes:
         if self._connection_state.body is not Empty:
             return await super().body()
-        declared = self.headers.get("content-length", "")
-        size = min(int(declared), MAX_BODY_BYTES) if declared.isascii() and declared.isdigit() else MAX_BODY_BYTES
-        # Without a length there is only a body when it comes in chunks.
-        with receiving.reserve(size if declared or "transfer-encoding" in self.headers else 0):
-            return await super().body()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in self.stream():
+                receiving.reserve(len(chunk), size)
+                size += len(chunk)
+                chunks.append(chunk)
+        finally:
+            receiving.release(size)
+        self._connection_state.body = b"".join(chunks)
+        return await super().body()
 
     async def json(self) -> Any:
         if "decoded" not in self.state:
