@@ -42,8 +42,30 @@ CONNECTIONS = DEVICES = 64
 PASSWORD = "a passphrase for the benchmark"
 
 
+Ways = dict[str, tuple[Stack, dict[str, Any]]]
+
+
+def in_turns(ways: Ways, rounds: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
+    """The figures of each platform, loaded with its options; every one of them equally often first, second and last."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for turn in range(len(ways)):
+            name = list(ways)[(turn + number) % len(ways)]
+            platform, options = ways[name]
+            before = platform.cpu_s()
+            load = platform.load(connections=CONNECTIONS, devices=DEVICES, seconds=seconds, **options)
+            figures = result(load)
+            requests = sum(figures["statuses"].values())
+            figures["cpu_us"] = {
+                program: (spent - before.get(program, 0.0)) / requests * 1e6
+                for program, spent in platform.cpu_s().items()
+            }
+            if number:  # the first one warms up
+                found[name].append(figures)
+    return found
+
+
 def measure_access(rounds: int, seconds: float) -> None:
-    found: dict[str, list[dict[str, Any]]] = {"open": [], "control": [], "required": []}
     limits = {f"limits__{name}": value for name, value in LIMITS.items()}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -55,25 +77,8 @@ def measure_access(rounds: int, seconds: float) -> None:
         control.organizations("bench", 1)
         tokens = Path(folder) / "tokens.json"
         tokens.write_text(json.dumps(device_tokens(walled)))
-        ways: dict[str, tuple[Stack, dict[str, Any]]] = {
-            "open": (free, {}),
-            "control": (control, {}),
-            "required": (walled, {"tokens": str(tokens)}),
-        }
-        for number in range(rounds + 1):
-            for turn in range(len(ways)):
-                name = list(ways)[(turn + number) % len(ways)]
-                platform, options = ways[name]
-                before = platform.cpu_s()
-                load = platform.load(connections=CONNECTIONS, devices=DEVICES, seconds=seconds, **options)
-                figures = result(load)
-                requests = sum(figures["statuses"].values())
-                figures["cpu_us"] = {
-                    program: (spent - before.get(program, 0.0)) / requests * 1e6
-                    for program, spent in platform.cpu_s().items()
-                }
-                if number:  # the first one warms up
-                    found[name].append(figures)
+        ways: Ways = {"open": (free, {}), "control": (control, {}), "required": (walled, {"tokens": str(tokens)})}
+        found = in_turns(ways, rounds, seconds)
         # Every request was counted against its limits, and every credential was looked at.
         leases = sum(value for name, value in walled.metrics().items() if name.startswith("limit_leases"))
     costs = {

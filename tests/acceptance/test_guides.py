@@ -167,13 +167,13 @@ async def test_each_command_does_what_the_guide_says(platform: Platform, tmp_pat
     code, output = await guide.run("iotplatform migrate --data-dir /var/lib/iotplatform")
     assert code == 0, output
     elsewhere = {
-        "IOTPLATFORM_DATA_DIR": str(tmp_path / "another"),
         "IOTPLATFORM_NATS__URL": platform.urls["nats"],
         "IOTPLATFORM_POSTGRES__URL": platform.urls["postgres"],
         "IOTPLATFORM_REDIS__URL": platform.urls["redis"],
         "IOTPLATFORM_SECRETS__KEY_FILE": str(tmp_path / "etc/iotplatform/secrets-key"),
     }
-    for document, command, expected in commands():
+    serving: list[tuple[str, dict[str, str]]] = []
+    for number, (document, command, expected) in enumerate(commands()):
         if is_left_out(document, command):
             continue
         if command.startswith("mosquitto_pub") and shutil.which("mosquitto_pub") is None:
@@ -183,9 +183,16 @@ async def test_each_command_does_what_the_guide_says(platform: Platform, tmp_pat
             async with platform.client() as client:
                 assert (await client.delete("/organizations/acme?confirm=acme")).status_code == 204
         several = document == "operating.md" and "openssl" not in command
-        code, output = await guide.run(command, **elsewhere if several else {})
+        machine = {"IOTPLATFORM_DATA_DIR": str(tmp_path / f"machine-{number}"), **elsewhere} if several else {}
+        if " serve" in command:
+            serving.append((command, machine))
+            continue
+        code, output = await guide.run(command, **machine)
         assert code == 0, (document, command, output)
         assert shows(guide.here(expected) or "…", output), (document, command, output)
+    assert len(serving) >= 4
+    ended = await asyncio.gather(*(guide.run(command, **machine) for command, machine in serving))
+    assert [code for code, _ in ended] == [0] * len(serving)
 
 
 @pytest.mark.parametrize(("document", "settings"), [each for each in environments() if each[0] == "operating.md"])

@@ -238,3 +238,19 @@ async def test_a_process_frozen_in_the_middle_of_a_copy_keeps_no_partition_locke
         thawed.set()
         for each in (frozen, successor, database):
             await each.close()
+
+
+async def test_what_came_by_no_stream_gives_way_to_what_did(
+    store: ReadingStore, connection: asyncpg.Connection, epoch: int
+) -> None:
+    """And is counted nowhere; again changes nothing."""
+    at = 1_700_000_000_000_000
+    await store.store([work(epoch, 0, 5, [(Reading("oven", "temp", 2.0, at), 5)])])
+    for _ in range(2):
+        await store.put(epoch, [(Reading("oven", "temp", 1.0, at), 0), (Reading("oven", "temp", 1.0, at + 1), 0)])
+    assert await rows(connection, epoch) == {("oven", "temp", at): (2.0, 5), ("oven", "temp", at + 1): (1.0, 0)}
+    await store.store([work(epoch, 5, 6, [(Reading("oven", "temp", 3.0, at + 1), 6)])])
+    assert (await rows(connection, epoch))["oven", "temp", at + 1] == (3.0, 6)
+    counts = await connection.fetchrow("SELECT position, stored FROM partitions WHERE epoch = $1", epoch)
+    assert counts is not None
+    assert tuple(counts) == (6, 2)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TextIO
 
 import msgspec
 import structlog
@@ -72,16 +73,36 @@ def _render_json(_: WrappedLogger, __: str, event: EventDict) -> bytes:
         return hide_secrets(json.dumps({key: str(value) for key, value in event.items()}).encode())
 
 
-def _render_console(_: WrappedLogger, __: str, event: EventDict) -> bytes:
-    ts, level, role, action = (str(event.pop(key)) for key in ("ts", "level", "role", "action"))
-    trace = event.pop("exception", None)
-    mail = event.pop("mail", None)
-    fields = " ".join(f"{key}={value}" for key, value in event.items())
-    line = f"{ts[11:23]} {level:<7} {role:<12} {action:<24} {fields}".rstrip()
-    for block in (mail, trace):
-        if block:
-            line += "\n" + "\n".join(f"    {part}" for part in str(block).splitlines())
-    return hide_secrets(line.encode("utf-8", "backslashreplace"))
+class _Console:
+    """For people. `coloured`: a terminal reads along, and nobody has said NO_COLOR."""
+
+    _COLOURS: Final = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m", "debug": "\x1b[2m"}
+
+    def __init__(self, *, coloured: bool) -> None:
+        self._colours = self._COLOURS if coloured else {}
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> bytes:
+        ts, level, role, action = (str(event.pop(key)) for key in ("ts", "level", "role", "action"))
+        blocks = [event.pop(name, None) for name in ("mail", "exception")]
+        fields = " ".join(f"{key}={_shown(value)}" for key, value in event.items() if value is not None)
+        line = f"{ts[11:23]} {level:<7} {role:<12} {action:<24} {fields}".rstrip()
+        if colour := self._colours.get(level):
+            line = f"{colour}{line}\x1b[0m"
+        for block in blocks:
+            if block:
+                line += "\n" + "\n".join(f"    {_printable(part)}" for part in str(block).splitlines())
+        return hide_secrets(line.encode("utf-8", "backslashreplace"))
+
+
+def _shown(value: object) -> str:
+    """What holds blanks is in quotes, so that it can be told where it ends."""
+    text = _printable(str(value))
+    return f'"{text}"' if isinstance(value, str) and (not text or " " in text) else text
+
+
+def _printable(text: str) -> str:
+    """A terminal obeys control characters, whoever has sent them."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 class _ForeignRecords(logging.Handler):
@@ -99,10 +120,14 @@ class _ForeignRecords(logging.Handler):
         log.log(min(record.levelno, logging.ERROR), "library.log", **fields)
 
 
+def _is_coloured(out: TextIO) -> bool:
+    return out.isatty() and not os.environ.get("NO_COLOR")
+
+
 def configure_quiet() -> None:
     """For commands that answer on standard output: warnings and errors only, for people, on standard error."""
     structlog.configure(
-        processors=[structlog.processors.format_exc_info, _shape, _render_console],
+        processors=[structlog.processors.format_exc_info, _shape, _Console(coloured=_is_coloured(sys.stderr))],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
     )
@@ -127,7 +152,7 @@ def configure(metrics: Metrics, *, format_: Format | None, level: Level) -> Logg
         structlog.contextvars.merge_contextvars,
         structlog.processors.format_exc_info,
         _shape,
-        _render_json if chosen == "json" else _render_console,
+        _render_json if chosen == "json" else _Console(coloured=_is_coloured(sys.stdout)),
     ]
     structlog.configure(
         processors=processors,

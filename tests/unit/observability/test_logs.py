@@ -176,6 +176,28 @@ class TestConsole:
         structlog.get_logger().info("strange", value="\udc80")
         assert "value=\\udc80" in written()
 
+    def test_fields_can_be_told_apart_and_nothing_has_none(self, configured):
+        written = configured("console")
+        structlog.get_logger().info("a", subject="Alarm raised: x", to="", reason=None, readings=[1, 2])
+        assert written().rstrip("\n").endswith('subject="Alarm raised: x" to="" readings=[1, 2]')
+
+    @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+    def test_no_text_tells_a_terminal_what_to_do(self, text):
+        event = {"ts": "2026-01-01T00:00:00.000000Z", "level": "info", "role": "app", "action": "a"}
+        line = logs._Console(coloured=False)(None, "info", event | {"detail": text, "mail": f"Subject: {text}"})
+        assert all(one.isprintable() for one in line.decode().replace("\n    ", ""))
+
+    @pytest.mark.parametrize(("no_colour", "coloured"), [("", True), ("1", False)])
+    def test_a_terminal_has_colours_unless_it_wants_none(self, configured, monkeypatch, no_colour, coloured):
+        monkeypatch.setenv("NO_COLOR", no_colour)
+        monkeypatch.setattr(Output, "isatty", lambda _: True)
+        written = configured(None)
+        structlog.get_logger().warning("server.waiting")
+        structlog.get_logger().info("a")
+        warned, said = written().splitlines()
+        assert warned.startswith("\x1b[33m") == coloured
+        assert "\x1b" not in said
+
     def test_no_terminal_means_json(self, configured):
         written = configured(None)
         structlog.get_logger().info("a")

@@ -75,7 +75,7 @@ async def import_organization(
             looked = await asyncio.to_thread(look_through, archive, to)
             await check_channels(archive, Destinations(settings.webhook_settings))
             if known is None:
-                organization = await _make(target, archive, looked, to)
+                organization = await make(target, archive, looked, to)
                 done = 0
             else:
                 organization, done = known.organization, known.parts
@@ -168,7 +168,7 @@ def _note(looked: Looked, line: Line) -> None:
             pass
 
 
-async def _make(target: Target, archive: Archive, looked: Looked, to: Destination) -> Organization:
+async def make(target: Target, archive: Archive, looked: Looked, to: Destination) -> Organization:
     """All rows, in one transaction."""
     assert looked.organization is not None  # noqa: S101 - looked for
     own = looked.organization
