@@ -129,7 +129,8 @@ async def cursors(platform: Platform) -> int:
         return int(
             await connection.fetchval(
                 "SELECT count(*) FROM pg_stat_activity"
-                " WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() AND query LIKE '%CROSS JOIN LATERAL%'"
+                " WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+                " AND query LIKE 'SELECT s.device_id%CROSS JOIN LATERAL%'"
             )
         )
 

@@ -149,11 +149,12 @@ class Stack:
         within: Sequence[str] = (),
         log_as: str | None = None,
         environment: Mapping[str, str] | None = None,
+        data_dir: str | None = None,
     ) -> subprocess.Popen[bytes]:
         """`within` is a command in front that becomes the process; `environment` is the service's unless given."""
         name = log_as or service
         environment = image_environment() | dict(environment or environment_of(self._services[service]))
-        environment |= {"PATH": os.environ["PATH"], "IOTPLATFORM_DATA_DIR": str(self._folder / name)}
+        environment |= {"PATH": os.environ["PATH"], "IOTPLATFORM_DATA_DIR": data_dir or str(self._folder / name)}
         # No InfluxDB 2 can be had here: what is empty counts as not set, and readings go to PostgreSQL.
         environment |= {name: "" for name in environment if name.startswith("IOTPLATFORM_INFLUX__")}
         return self.start(name, [*within, sys.executable, "-m", "iotplatform", *arguments], **environment)

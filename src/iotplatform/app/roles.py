@@ -31,6 +31,7 @@ from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, own_stream_sizes, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
+from iotplatform.adapters.postgres.rollups import Rollups
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -73,6 +74,7 @@ from iotplatform.roles.persistence.ledger_audit import LedgerAudit
 from iotplatform.roles.persistence.maintenance import Duties, Maintenance, Writers
 from iotplatform.roles.persistence.readings import ReadingParts, ReadingWriter
 from iotplatform.roles.persistence.role import PersistenceRole
+from iotplatform.roles.persistence.rollup_care import RollupCare
 from iotplatform.roles.persistence.stream_care import StreamCare
 from iotplatform.roles.persistence.suspects import Suspects
 
@@ -139,8 +141,9 @@ async def assemble(
         maintenance = _maintenance(settings, resources, metrics, writers)
         end_frozen = partial(end_frozen_sessions, resources.database)
         history = HistoryCare(resources.urls.postgres, lambda: writers.alarms.is_holder)
+        rollups = _rollup_care(settings, resources, writers)
         made.roles.append(
-            PersistenceRole(writers.readings, writers.alarms, maintenance, history, membership, end_frozen)
+            PersistenceRole(writers.readings, writers.alarms, maintenance, rollups, history, membership, end_frozen)
         )
         made.readers += [writers.readings.readers, writers.alarms.readers]
         made.shares.append(writers.readings.partitions)
@@ -261,6 +264,13 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         lambda: prune_audit(database, settings.audit.keep_s),
     )
     return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
+
+
+def _rollup_care(settings: Settings, resources: Resources, writers: Writers) -> RollupCare | None:
+    """Of readings that are in PostgreSQL."""
+    if settings.influx.url is not None:
+        return None
+    return RollupCare(Rollups(resources.database), lambda: writers.alarms.is_holder)
 
 
 async def _finish(remover: OrganizationRemover | DeviceRemover, kind: str, metrics: Metrics) -> None:

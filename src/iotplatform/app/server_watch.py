@@ -11,6 +11,7 @@ import structlog
 from iotplatform.adapters.nats.api import ApiError
 from iotplatform.adapters.nats.jetstream_state import JetStreamState, JetStreamWatch
 from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
+from iotplatform.adapters.postgres.rollups import Rollups
 from iotplatform.adapters.postgres.server_state import PostgresState, look_at_deliveries
 from iotplatform.adapters.postgres.server_state import look_at_server as look_at_postgres
 from iotplatform.adapters.redis.server_state import RedisState
@@ -79,6 +80,11 @@ class ServerWatch:
             self._shown.dropped_letters.set(
                 self._letters.count(await ReplayedLetters(self._resources.database).counts())
             )
+        rollups = await Rollups(self._resources.database).state()
+        if rollups.behind_s is not None:
+            self._shown.rollups_behind.set(rollups.behind_s)
+        self._shown.rollups_waiting.set(rollups.hours, "hours")
+        self._shown.rollups_waiting.set(rollups.series, "series")
         deliveries = await look_at_deliveries(self._resources.database)
         self._shown.deliveries_waiting.set(deliveries.waiting)
         self._shown.deliveries_overdue.set(deliveries.overdue_s)

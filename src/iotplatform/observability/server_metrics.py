@@ -56,6 +56,14 @@ class ServerMetrics:
             "postgres_oldest_transaction_seconds", "Age of the oldest transaction that is open; 0 when there is none"
         )
 
+        self.rollups_behind = Level(
+            "postgres_rollups_behind_seconds",
+            "Age of the newest hour that rollups answer for; none while they don't",
+        )
+        self.rollups_waiting = Level(
+            "postgres_rollups_waiting", "What is to be rolled up: hours of a series, or whole series", ("what",)
+        )
+
         self.redis_memory = Level("redis_memory_bytes", "Memory of Redis; a limit only where it has one", ("state",))
         self.redis_keys = Level("redis_keys", "Keys in Redis")
         self.redis_clients = Level("redis_clients", "Connections to Redis")

@@ -28,6 +28,7 @@ from iotplatform.adapters.postgres.reading_rows import (
     add_rows,
     chunks_of,
 )
+from iotplatform.adapters.postgres.rollup_marks import MarkBook
 from iotplatform.domain.gap import LaneGap, LanePlace
 from iotplatform.domain.telemetry import Entry, UnstorableData
 from iotplatform.errors import PlatformError
@@ -130,6 +131,7 @@ class ReadingStore:
         # How many commits still go by the staging table, and how many will after the next row that is there already.
         self._detours = 0
         self._next_detours = 1
+        self._marks = MarkBook()
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -221,6 +223,7 @@ class ReadingStore:
             try:
                 rows = await self._rows([(epoch, readings)])
                 async with self._pool.acquire() as connection, connection.transaction():
+                    await self._marks.leave(connection, rows)
                     await _upsert(connection, rows)
             except (asyncpg.DataError, Unpackable) as error:
                 raise UnstorableData(str(error)) from error
@@ -246,34 +249,44 @@ class ReadingStore:
         await self._commit(work, rows, _upsert)
 
     async def _commit(self, work: Sequence[PartitionWork], rows: Rows, write: Write) -> None:
-        async with self._pool.acquire() as connection, connection.transaction():
-            moved = await connection.fetch(
-                _MOVE,
-                [part.epoch for part in work],
-                [part.partition for part in work],
-                [part.before for part in work],
-                [part.after for part in work],
-                [len(part.readings) for part in work],
-                [part.dead_lettered for part in work],
+        async with self._pool.acquire() as connection:
+            async with connection.transaction():
+                marked = await self._marks.leave(connection, rows) if rows else None
+                await self._move(connection, work)
+                if rows:
+                    await write(connection, rows)
+            if marked is not None:
+                self._marks.learn(*marked)
+
+    async def _move(
+        self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], work: Sequence[PartitionWork]
+    ) -> None:
+        """Positions and counts, lanes, gaps."""
+        moved = await connection.fetch(
+            _MOVE,
+            [part.epoch for part in work],
+            [part.partition for part in work],
+            [part.before for part in work],
+            [part.after for part in work],
+            [len(part.readings) for part in work],
+            [part.dead_lettered for part in work],
+        )
+        if len(moved) != len(work):
+            missing = {(part.epoch, part.partition) for part in work} - {(row[0], row[1]) for row in moved}
+            raise PositionMoved(missing)
+        marks = [(part, mark) for part in work for mark in part.lanes.values()]
+        if marks:
+            await connection.execute(
+                _LANES,
+                [part.epoch for part, _ in marks],
+                [part.partition for part, _ in marks],
+                [mark.lane for _, mark in marks],
+                [mark.source for _, mark in marks],
+                [mark.number for _, mark in marks],
+                [mark.total for _, mark in marks],
+                [mark.seen_at for _, mark in marks],
             )
-            if len(moved) != len(work):
-                missing = {(part.epoch, part.partition) for part in work} - {(row[0], row[1]) for row in moved}
-                raise PositionMoved(missing)
-            marks = [(part, mark) for part in work for mark in part.lanes.values()]
-            if marks:
-                await connection.execute(
-                    _LANES,
-                    [part.epoch for part, _ in marks],
-                    [part.partition for part, _ in marks],
-                    [mark.lane for _, mark in marks],
-                    [mark.source for _, mark in marks],
-                    [mark.number for _, mark in marks],
-                    [mark.total for _, mark in marks],
-                    [mark.seen_at for _, mark in marks],
-                )
-            await record_gaps(connection, [(part.epoch, gap) for part in work for gap in part.gaps])
-            if rows:
-                await write(connection, rows)
+        await record_gaps(connection, [(part.epoch, gap) for part in work for gap in part.gaps])
 
     async def _rows(self, readings: Sequence[tuple[int, Sequence[Entry]]]) -> Rows:
         """Rows of readings by epoch. Those of an organization that is gone are left out: its position will say so."""

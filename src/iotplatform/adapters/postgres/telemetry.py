@@ -10,6 +10,8 @@ import asyncpg
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.reading_rows import BOOLEAN, TEXT
+from iotplatform.adapters.postgres.rollup_marks import CLOSING, mark_removed
+from iotplatform.adapters.postgres.rollups import forget_rollups
 from iotplatform.domain.explanation import SeenReading
 from iotplatform.domain.reading import Reading, Value
 from iotplatform.domain.telemetry import LastReadings, Newest, Place, SeriesKey, TelemetryRange
@@ -80,14 +82,15 @@ WHERE r.series_id = chosen.series_id AND r.at = chosen.at
 """
 _DELETE_SERIES: Final = "DELETE FROM series WHERE id = ANY($1::int[])"
 # The series stay: persistence knows them by number.
-_DELETE_OF_DEVICE: Final = """
+_DELETE_OF_DEVICE: Final = mark_removed("""
 DELETE FROM readings r
 USING (
     SELECT r.series_id, r.at FROM series s JOIN readings r ON r.series_id = s.id
     WHERE s.epoch = $1 AND s.device_id = $2 AND r.position <= $3 LIMIT $4
 ) chosen
 WHERE r.series_id = chosen.series_id AND r.at = chosen.at AND r.position <= $3
-"""
+RETURNING r.series_id, r.at
+""")
 
 _FIRST: Final = 0
 # 9999-12-31: PostgreSQL's infinity has no datetime.
@@ -146,12 +149,17 @@ class PostgresTelemetry:
             while ids := [row["id"] for row in await self._pool.fetch(_SERIES, epoch, SERIES_AT_ONCE)]:
                 while _count(await self._pool.execute(_DELETE_READINGS, ids, READINGS_AT_ONCE)):
                     pass
+                await forget_rollups(self._pool, ids)
                 await self._pool.execute(_DELETE_SERIES, ids)
 
     async def remove_device(self, epoch: int, device_id: str, cut: int) -> None:
         with translated():
-            while _count(await self._pool.execute(_DELETE_OF_DEVICE, epoch, device_id, cut, READINGS_AT_ONCE)):
-                pass
+            async with self._pool.acquire() as connection:
+                deleted = 1
+                while deleted:
+                    async with connection.transaction():
+                        await connection.execute(CLOSING)
+                        deleted = await connection.fetchval(_DELETE_OF_DEVICE, epoch, device_id, cut, READINGS_AT_ONCE)
 
 
 def value_of(row: asyncpg.Record) -> Value:

@@ -14,6 +14,7 @@ import asyncpg
 
 from iotplatform.adapters.postgres.connection import CONNECT_TIMEOUT_S, state_of
 from iotplatform.adapters.postgres.errors import translated
+from iotplatform.adapters.postgres.rollup_queries import bounds_of, level_of, statement
 from iotplatform.adapters.postgres.telemetry import value_of
 from iotplatform.domain.querying.query import TelemetryQuery
 from iotplatform.domain.querying.store import AT_ONCE, Chunk, beyond_numbers
@@ -107,11 +108,18 @@ class TelemetryQueries:
             bucket = "date_bin($8::interval, at, 'epoch'::timestamptz)"
             arguments.append(dt.timedelta(microseconds=query.interval.fixed_us))
         else:
-            bucket = "($8::timestamptz[])[width_bucket(at, $8::timestamptz[])]"
+            # Without an interval there is one, and a rollup may begin before its first reading does.
+            which = "1" if query.interval is None else "width_bucket(at, $8::timestamptz[])"
+            bucket = f"($8::timestamptz[])[{which}]"
             arguments.append([to_datetime(start) for start in starts])
-        if share is not None:
-            arguments.append(share)
-        sql = f"SELECT s.device_id, s.sensor, r.* {_SERIES.format(inner=_inner(name, bucket))}"
+        if level := level_of(query, starts):
+            since, until = 0 if query.since is None else query.since, _LAST if query.until is None else query.until
+            arguments += [to_datetime(bound) for bound in bounds_of(since, until)]
+            sql = statement(name, bucket, level)
+        else:
+            if share is not None:
+                arguments.append(share)
+            sql = f"SELECT s.device_id, s.sensor, r.* {_SERIES.format(inner=_inner(name, bucket))}"
         async with self._cursor(sql, arguments) as cursor:
             while rows := await cursor.fetch(AT_ONCE):
                 yield [
@@ -122,6 +130,8 @@ class TelemetryQueries:
                         int(row["value"]) if name == "count" else value_of(row),
                     )
                     for row in rows
+                    # What was written since the intervals were made, and lies before the first of them.
+                    if row["bucket"] is not None
                 ]
 
     @asynccontextmanager

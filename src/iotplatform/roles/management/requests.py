@@ -19,6 +19,9 @@ from iotplatform.roles.management.patches import MERGE_PATCH
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_RECEIVING_BYTES: Final = 64 << 20
 SMALL_BYTES: Final = 1 << 16
+# Of what a body calls its fields, so much is said back.
+MAX_FAULTS: Final = 100
+MAX_FIELD: Final = 80
 # Text for people in one line: no control characters, NUL above all, which PostgreSQL can't store.
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 # The same with line ends and tabs: what people write in more than one line.
@@ -142,8 +145,8 @@ def _faults(raw: dict[str, Any], wanted: type[msgspec.Struct]) -> tuple[Fault, .
             msgspec.convert(raw[name], field.type)
         except msgspec.ValidationError as error:
             faults.append(_fault(str(error), name))
-    faults += [Fault("is not known", field=name) for name in raw if name not in fields]
-    return tuple(faults)
+    faults += [Fault("is not known", field=name[:MAX_FIELD]) for name in raw if name not in fields]
+    return tuple(faults[:MAX_FAULTS])
 
 
 def _fault(message: str, field: str = "") -> Fault:

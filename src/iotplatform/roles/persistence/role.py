@@ -10,6 +10,7 @@ from iotplatform.roles.persistence.frozen import end_frozen_sessions_again_and_a
 from iotplatform.roles.persistence.history_care import HistoryCare
 from iotplatform.roles.persistence.maintenance import Maintenance
 from iotplatform.roles.persistence.readings import ReadingWriter
+from iotplatform.roles.persistence.rollup_care import RollupCare
 from iotplatform.runtime.membership import Membership
 from iotplatform.runtime.tasks import Tasks
 
@@ -24,6 +25,7 @@ class PersistenceRole:
         readings: ReadingWriter,
         alarms: AlarmWriter,
         maintenance: Maintenance,
+        rollups: RollupCare | None,
         history: HistoryCare,
         membership: Membership,
         end_frozen_sessions: Callable[[], Awaitable[int]],
@@ -31,6 +33,7 @@ class PersistenceRole:
         self.readings = readings
         self.alarms = alarms
         self._maintenance = maintenance
+        self._rollups = rollups
         self._history = history
         self._membership = membership
         self._end_frozen_sessions = end_frozen_sessions
@@ -44,6 +47,8 @@ class PersistenceRole:
         self._tasks.start(self.readings.wait(), "readings")
         self._tasks.start(self.alarms.wait(), "alarms")
         self._tasks.start(self._maintenance.run(), "maintenance")
+        if self._rollups is not None:
+            self._tasks.start(self._rollups.run(), "rollups")
         self._tasks.start(self._history.keep(), "history")
         self._tasks.start(self._history.pack(), "packing")
         self._tasks.start(end_frozen_sessions_again_and_again(self._end_frozen_sessions), "frozen sessions")

@@ -10,7 +10,8 @@ from iotplatform.domain.credentials import DeviceCredential
 from iotplatform.domain.organization import Organization
 from iotplatform.domain.payloads.admission import Sender
 from iotplatform.errors import Rejected
-from iotplatform.roles.ingest.senders import MAX_RECENT, MAX_RECENT_BYTES, Recent, Senders
+from iotplatform.roles.ingest.senders import MAX_RECENT, MAX_RECENT_BYTES, TOKEN, Recent, Senders
+from iotplatform.runtime.strangers import Strangers
 
 EXPIRES_AT = 2_000_000_000
 SENDER = Sender("acme", "pump")
@@ -117,3 +118,17 @@ async def test_a_header_full_of_blanks_is_taken_and_not_kept(stage: Stage) -> No
     padded = b"Bearer" + b" " * MAX_RECENT_BYTES + b"t1"
     assert await stage.come(padded) == SENDER
     assert stage.recent == {}
+
+
+async def test_who_came_in_before_is_not_put_off_with_a_guesser() -> None:
+    """By the word of InfluxDB's clients too, which is looked at anew each time."""
+    stub: Any = Known()
+    senders = Senders(stub, stub, required=True, strangers=Strangers(1, 1_000.0), now_s=Clock())
+    assert await senders.find(b"Token t1", TOKEN, "192.0.2.7") == SENDER
+    outcomes = []
+    for guess in (b"Token g1", b"Token g2", b"Token t2"):
+        with pytest.raises(Rejected) as refused:
+            await senders.find(guess, TOKEN, "192.0.2.7")
+        outcomes.append(refused.value.kind)
+    assert outcomes == ["unauthenticated", "over_quota", "over_quota"]
+    assert await senders.find(b"Token t1", TOKEN, "192.0.2.7") == SENDER

@@ -203,3 +203,13 @@ async def test_the_document(client: httpx.AsyncClient) -> None:
     assert "\\Z" not in answer.text
     assert "cdn" not in answer.text
     problem(await client.get("/schema/swagger"), 404)
+
+
+async def test_an_answer_does_not_grow_with_what_is_wrong(client: httpx.AsyncClient) -> None:
+    body = {"email": "a@example.org", **{f"{number}{'x' * 200}": 1 for number in range(4_000)}}
+    answer = await client.post("/auth/login", json=body)
+    assert answer.status_code == 422
+    errors = answer.json()["errors"]
+    assert errors[0]["field"] == "password"
+    assert len(errors) == 100
+    assert len(answer.content) < 20_000

@@ -28,6 +28,15 @@ from iotplatform.adapters.postgres.models.people import (
 from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
 from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
+from iotplatform.adapters.postgres.models.rollups import (
+    DayRow,
+    HourRow,
+    MinuteRow,
+    RollupBacklogRow,
+    RollupMarkRow,
+    RollupStateRow,
+    RollupWorkRow,
+)
 from iotplatform.adapters.postgres.models.rules import (
     RulePackOrganizationRow,
     RulePackRow,
@@ -46,6 +55,7 @@ __all__ = [
     "ChannelRow",
     "CheckpointRow",
     "CommandRow",
+    "DayRow",
     "DeliveryRow",
     "DeviceLimitsRow",
     "DevicePresenceRow",
@@ -53,6 +63,7 @@ __all__ = [
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
+    "HourRow",
     "ImportRow",
     "IngestionRow",
     "LaneRow",
@@ -60,6 +71,7 @@ __all__ = [
     "MaintenanceWindowRow",
     "MappingRow",
     "MemberRow",
+    "MinuteRow",
     "Model",
     "OrganizationRow",
     "PackedPartitionRow",
@@ -71,6 +83,10 @@ __all__ = [
     "RefreshTokenRow",
     "RemovalRow",
     "ReplayedLetterRow",
+    "RollupBacklogRow",
+    "RollupMarkRow",
+    "RollupStateRow",
+    "RollupWorkRow",
     "RulePackOrganizationRow",
     "RulePackRow",
     "RulePackVersionRow",
