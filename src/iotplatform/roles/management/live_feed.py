@@ -103,6 +103,8 @@ class Feed:
             async with aclosing(self._news()) as pieces:
                 async for piece in pieces:
                     yield self._told(piece)
+                    # Between any two of them a slow reader can have taken a long time.
+                    await self._look_whether_to_go_on()
         except Unavailable:
             self._up_to_date = False
             await asyncio.sleep(AWAY_S)

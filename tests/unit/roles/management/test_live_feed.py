@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from iotplatform.adapters.nats.headers import LANE
 from iotplatform.adapters.nats.tails import Stored
 from iotplatform.domain.live import LiveFilter, LiveLimits, Place
 from iotplatform.domain.reading import Reading, encode_readings, join_block
+from iotplatform.errors import Rejected
 from iotplatform.roles.management.live_feed import READINGS_AT_ONCE, Feed
 from iotplatform.roles.management.live_messages import LiveBlock
 
@@ -18,12 +21,17 @@ COUNT = READINGS_AT_ONCE * 5 // 2
 WANTED = READINGS_AT_ONCE * 2 - 1
 
 
-def feed_of(place: Place) -> Feed:
-    async def check() -> None: ...
+async def nobody_asks() -> None: ...
 
+
+def feed_of(
+    place: Place,
+    wanted: LiveFilter = LiveFilter(sensors=("x*", "y")),  # noqa: B008 - frozen
+    check: Callable[[], Awaitable[None]] = nobody_asks,
+    readings: Any = None,
+) -> Feed:
     nothing: Any = None
-    wanted = LiveFilter(sensors=("x*", "y"))
-    feed = Feed(nothing, nothing, wanted, LiveLimits(), wake=asyncio.Event(), ending=lambda: False, check=check)
+    feed = Feed(readings, nothing, wanted, LiveLimits(), wake=asyncio.Event(), ending=lambda: False, check=check)
     feed._place = place
     return feed
 
@@ -44,3 +52,22 @@ async def test_pieces_of_a_block(told: int, pieces: list[bytes]) -> None:
     for piece in filter(None, found):
         assert f"\nid: 7-0-{WANTED + 1}-3\n".encode() in piece
     assert feed._place == Place(7, 1, 0, 3)
+
+
+async def test_a_credential_that_has_ended_ends_it_in_the_middle_of_a_block() -> None:
+    """A reader that is slow takes one piece after the other, however many were read for it at once."""
+
+    async def refuse() -> None:
+        raise Rejected("unauthenticated", "the key was revoked")
+
+    async def read(_: int) -> list[LiveBlock]:
+        return [block()]
+
+    everything = LiveFilter(kinds=frozenset({"reading"}))
+    feed = feed_of(Place(7, 0, 0, 0), everything, refuse, SimpleNamespace(read=read))
+    feed._checked_at -= 60
+    told: list[bytes] = []
+    with pytest.raises(Exception, match="the key was revoked"):  # noqa: PT012 - what came before is looked at
+        async for piece in feed._round():
+            told.append(piece)  # noqa: PERF401
+    assert [piece.count(b"event: reading") for piece in told] == [READINGS_AT_ONCE]
