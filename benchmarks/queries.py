@@ -104,11 +104,12 @@ async def fill_month(platform: Stack, every_s: int) -> None:
         " RETURNING id"
     )
     ids = [row[0] for row in await connection.fetch(made, epoch, MONTH_DEVICES)]
-    # They have not been rolled up: what is written directly leaves no marks.
-    await connection.execute("INSERT INTO rollup_backlog SELECT unnest($1::int[]) ON CONFLICT DO NOTHING", ids)
     until = int(time.time()) // DAY * DAY
     rows = 30 * DAY // every_s
-    await connection.execute(_FILL_MONTH, ids, until - 30 * DAY, every_s, rows, timeout=600)
+    async with connection.transaction():
+        # What is written directly leaves no marks: so the series wait for their turn, from the same moment on.
+        await connection.execute(_FILL_MONTH, ids, until - 30 * DAY, every_s, rows, timeout=600)
+        await connection.execute("INSERT INTO rollup_backlog SELECT unnest($1::int[]) ON CONFLICT DO NOTHING", ids)
     await connection.execute("ANALYZE readings")
     say(readings=rows * len(ids), filled_in_s=round(time.perf_counter() - began, 1))
     began = time.perf_counter()
