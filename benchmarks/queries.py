@@ -82,13 +82,18 @@ async def points(client: httpx.AsyncClient) -> None:
 
 
 def over_a_month(interval: str, number: int) -> Callable[[httpx.AsyncClient], Awaitable[None]]:
+    until = int(time.time()) // DAY * DAY
+    asked: dict[str, str | int] = {"from": until - 30 * DAY, "to": until, "aggregate": "avg", "interval": interval}
+
     async def ask(client: httpx.AsyncClient) -> None:
         answer = await client.get(
             "/organizations/month/telemetry",
-            params={"aggregate": "avg", "interval": interval},
+            params=asked,
             headers={"accept": "application/x-ndjson"},
         )
-        assert answer.content.count(b"\n") == number * MONTH_DEVICES
+        answer.raise_for_status()
+        items = answer.content.count(b"\n")
+        assert items == number * MONTH_DEVICES, (items, answer.content[-200:])
 
     ask.__name__ = f"30 days, {MONTH_DEVICES} devices, {interval}"
     return ask

@@ -1,14 +1,16 @@
-"""What storing costs: `python benchmarks/storage.py [--readings 2000000] [--series 10000] [--commit 10000]`.
+"""What storing costs: `python benchmarks/storage.py [--readings 2000000] [--series 10000] [--store postgres]`.
 
 Rows per second into each store, through what persistence commits with (two commits at a time, as it has them), and the
-bytes of a reading on disk, index and all: while its month goes on, and after it was packed. The readings exist before
-the clock starts. InfluxDB is left out where no `influxd` is installed.
+bytes of a reading on disk, index and all: while its month goes on, and after it was packed or compacted. The readings
+exist before the clock starts. Beside the rate over all that of the slowest five seconds. InfluxDB is left out where no
+`influxd` is installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import datetime as dt
 import random
 import shutil
@@ -41,6 +43,8 @@ LAST_MONTH = month_of(month_of(dt.datetime.now(dt.UTC)) - dt.timedelta(days=1))
 START_US = to_microseconds(LAST_MONTH)
 WRITERS = 2
 INFLUX_PORT = 28_086
+WINDOW_S = 5
+COMPACTED_WITHIN_S = 40
 
 
 async def make_last_month(url: str) -> None:
@@ -73,21 +77,28 @@ def commits(readings: int, series: int, size: int, writer: int) -> list[list[Ent
     return [entries[start : start + size] for start in range(0, len(entries), size)]
 
 
-async def store(blocks: BlockStore, epoch: int, work: list[list[list[Entry]]]) -> float:
+async def store(blocks: BlockStore, epoch: int, work: list[list[list[Entry]]]) -> str:
+    """The rates, as they are printed."""
+    windows: dict[int, int] = {}
+
     async def write(writer: int) -> None:
         for number, entries in enumerate(work[writer]):
             await blocks.store([PartitionWork(epoch, writer, number, number + 1, readings=entries)])
+            window = int((time.perf_counter() - began) / WINDOW_S)
+            windows[window] = windows.get(window, 0) + len(entries)
 
     began = time.perf_counter()
     await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
-    return time.perf_counter() - began
+    took = time.perf_counter() - began
+    rate = f"{sum(windows.values()) / took:9,.0f} rows/s for {took:.0f} s"
+    whole = [windows.get(window, 0) / WINDOW_S for window in range(int(took / WINDOW_S))]
+    return f"{rate}, {min(whole):,.0f} in the slowest {WINDOW_S}" if whole else rate
 
 
 async def measure_postgres(url: str, database: Database, stack: AsyncExitStack, work: list[list[list[Entry]]]) -> None:
     telemetry = await open_telemetry(None, database, Directory(database), stack)
     blocks = await open_block_store(url, telemetry, Metrics(), stack)
-    took = await store(blocks, await make(database), work)
-    print(f"postgres  {await database.pool.fetchval('SELECT count(*) FROM readings') / took:9,.0f} rows/s", flush=True)
+    print(f"postgres  {await store(blocks, await make(database), work)}", flush=True)
     connection = await asyncpg.connect(url)
     try:
         await print_size(connection, "live  ")
@@ -117,6 +128,7 @@ async def measure_influx(
     file.write_text(
         f'reporting-disabled = true\nbind-address = "127.0.0.1:0"\n[meta]\ndir = "{folder}/meta"\n[monitor]\n'
         f'store-enabled = false\n[data]\ndir = "{folder}/data"\nwal-dir = "{folder}/wal"\n'
+        'cache-snapshot-write-cold-duration = "2s"\ncompact-full-write-cold-duration = "2s"\n'
         f'[http]\nbind-address = "127.0.0.1:{INFLUX_PORT}"\nlog-enabled = false\n'
     )
     server = await asyncio.create_subprocess_exec("influxd", "-config", str(file), stderr=subprocess.DEVNULL)
@@ -132,14 +144,32 @@ async def measure_influx(
         settings = InfluxSettings(at, "bench", api="v1")
         telemetry = await open_telemetry(settings, database, Directory(database), stack)
         blocks = await open_block_store(url, telemetry, Metrics(), stack)
-        took = await store(blocks, await make(database), work)
+        print(f"influxdb  {await store(blocks, await make(database), work)}", flush=True)
+        count = sum(len(entries) for each in work for entries in each)
+        print(f"  live    {used_by(folder) / count:6.1f} bytes per reading", flush=True)
+        print(f"  compact {await compacted(folder) / count:6.1f} bytes per reading", flush=True)
     finally:
-        server.terminate()  # what is in its memory goes to its files
+        server.terminate()
         await server.wait()
-    count = sum(len(entries) for each in work for entries in each)
-    used = sum(path.stat().st_size for part in ("data", "wal") for path in (folder / part).rglob("*") if path.is_file())
-    size = f"{used / count:6.1f} bytes per reading (log and files, before compaction)"
-    print(f"influxdb  {count / took:9,.0f} rows/s  {size}", flush=True)
+
+
+def used_by(folder: Path) -> int:
+    sizes = 0
+    for path in (path for part in ("data", "wal") for path in (folder / part).rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # compaction goes on
+            sizes += path.stat().st_size if path.is_file() else 0
+    return sizes
+
+
+async def compacted(folder: Path) -> int:
+    """When it has not changed for five seconds; a shard that nobody writes to is compacted after two of them here."""
+    sizes = [used_by(folder)]
+    for _ in range(COMPACTED_WITHIN_S):
+        await asyncio.sleep(1)
+        sizes.append(used_by(folder))
+        if len(sizes) > 12 and len(set(sizes[-5:])) == 1:
+            break
+    return sizes[-1]
 
 
 async def main() -> None:
@@ -147,6 +177,7 @@ async def main() -> None:
     parser.add_argument("--readings", type=int, default=2_000_000)
     parser.add_argument("--series", type=int, default=10_000)
     parser.add_argument("--commit", type=int, default=10_000)
+    parser.add_argument("--store", choices=("both", "postgres", "influx"), default="both")
     options = parser.parse_args()
     work = [commits(options.readings, options.series, options.commit, writer) for writer in range(WRITERS)]
     with tempfile.TemporaryDirectory() as folder, DataDirectory.open(Path(folder) / "data") as directory:
@@ -159,8 +190,9 @@ async def main() -> None:
             await make_last_month(urls.postgres)
             database = await Database.open(urls.postgres)
             stack.push_async_callback(database.close)
-            await measure_postgres(urls.postgres, database, stack, work)
-            if shutil.which("influxd"):
+            if options.store != "influx":
+                await measure_postgres(urls.postgres, database, stack, work)
+            if options.store != "postgres" and shutil.which("influxd"):
                 influx = Path(folder) / "influx"
                 influx.mkdir()
                 await measure_influx(urls.postgres, database, influx, stack, work)

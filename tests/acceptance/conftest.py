@@ -15,7 +15,7 @@ from tests.support.platform import Platform
 @pytest.fixture(scope="session")
 async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
     """All roles in one process. At the end: a clean exit, no child left, and not one error in its log."""
-    running = await Platform.start(tmp_path_factory.mktemp("platform") / "data")
+    running = await Platform.start(tmp_path_factory.mktemp("platform") / "data", retention__every_s="0.5")
     children = psutil.Process(running.process.pid).children(recursive=True)
     yield running
     assert await running.stop() == 0, running.tail()

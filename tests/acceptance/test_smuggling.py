@@ -72,6 +72,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /organizations/walls/devices/oven/tokens": {"kind": "key"},
     "POST /organizations/walls/devices/oven/commands": {"name": "n", "payload": {"k": "v"}},
     "PUT /organizations/walls/devices/oven/limits": {"requests": "100:1"},
+    "PUT /organizations/walls/devices/oven/retention": {"days": 30},
+    "PUT /organizations/walls/retention": {"days": 365, "sensors": {"temp*": None}},
     "PUT /organizations/walls/limits": {"requests": "100000:1", "device_readings": "100000:1"},
     "POST /organizations/walls/rules": RULE,
     "PUT /organizations/walls/rules/made": RULE,

@@ -138,6 +138,9 @@ async def it_is_the_same_elsewhere(here: Platform, file: Path, there: Platform, 
     async with here.client() as client, there.client() as other:
         before, after = await all_of(client), await all_of(other)
         same = without_secrets_and_errands(comparable(before))
+        # It is as old as it is there.
+        made_at = same[BELOW].pop("created_at")
+        assert after[BELOW].pop("created_at") > made_at
         assert {path: answer for path, answer in comparable(after).items() if answer != same[path]} == {}
         # Its history, and then how it came here.
         imported, *history = await audit(other)

@@ -13,7 +13,9 @@ from typing import Any, cast
 
 import pytest
 
+from iotplatform.adapters.postgres import imports
 from iotplatform.adapters.postgres.connection import Database
+from iotplatform.adapters.postgres.examination import examine_postgres
 from iotplatform.adapters.postgres.transfer import TABLES
 from iotplatform.app.transfer import importing
 from iotplatform.app.transfer.archive import Archive
@@ -98,6 +100,15 @@ async def test_all_of_it(importer: Importer) -> None:
     assert await pool.fetchval("SELECT tried FROM rule_pack_organizations WHERE epoch = $1", made.epoch) == version
     with pytest.raises(Rejected, match="exists already"):
         await importer.run()
+
+    # Its readings are still to come, and until then somebody may ask what is wrong.
+    async def told() -> bool:
+        return any(f"import of {importer.id!r}" in found.detail for found in await examine_postgres(pool_url))
+
+    pool_url = importer.database.url
+    assert await told()
+    await imports.finish(importer.database, made.epoch)
+    assert not await told()
 
 
 def twice(kind: str) -> Callable[[Lines], object]:

@@ -149,11 +149,12 @@ class Stack:
         within: Sequence[str] = (),
         log_as: str | None = None,
         environment: Mapping[str, str] | None = None,
+        data_dir: str | None = None,
     ) -> subprocess.Popen[bytes]:
         """`within` is a command in front that becomes the process; `environment` is the service's unless given."""
         name = log_as or service
         environment = image_environment() | dict(environment or environment_of(self._services[service]))
-        environment |= {"PATH": os.environ["PATH"], "IOTPLATFORM_DATA_DIR": str(self._folder / name)}
+        environment |= {"PATH": os.environ["PATH"], "IOTPLATFORM_DATA_DIR": data_dir or str(self._folder / name)}
         # No InfluxDB 2 can be had here: what is empty counts as not set, and readings go to PostgreSQL.
         environment |= {name: "" for name in environment if name.startswith("IOTPLATFORM_INFLUX__")}
         return self.start(name, [*within, sys.executable, "-m", "iotplatform", *arguments], **environment)
@@ -231,18 +232,18 @@ def ask_postgresql() -> dict[str, str]:
     wrong: dict[str, str] = {}
     password = environment_of(load()["services"]["grafana"])["GF_POSTGRES_PASSWORD"]
     psql = [str(find_postgres().bin / "psql"), "-h", "postgres", "-U", "grafana", "-d", "iotplatform", "-At", "-c"]
-    for file, panel, target in panels("grafana-postgresql-datasource"):
+    asked = [
+        (f"{file.stem}: {panel['title']}", target["rawSql"])
+        for file, panel, target in panels("grafana-postgresql-datasource")
+    ]
+    for what, query in [*asked, *choices()]:
         ran = subprocess.run(
-            [*psql, filled_in(target["rawSql"])],
-            env={"PGPASSWORD": password},
-            capture_output=True,
-            text=True,
-            check=False,
+            [*psql, filled_in(query)], env={"PGPASSWORD": password}, capture_output=True, text=True, check=False
         )
         if ran.returncode:
-            wrong[f"{file.stem}: {panel['title']}"] = ran.stderr
-        elif not ran.stdout.strip() and panel["title"] not in MAY_BE_EMPTY:
-            wrong[f"{file.stem}: {panel['title']}"] = "no rows"
+            wrong[what] = ran.stderr
+        elif not ran.stdout.strip() and what.partition(": ")[2] not in MAY_BE_EMPTY:
+            wrong[what] = "no rows"
     for statement in NOT_FOR_BOARDS:
         refused = subprocess.run(
             [*psql, statement], env={"PGPASSWORD": password}, capture_output=True, text=True, check=False
@@ -250,6 +251,16 @@ def ask_postgresql() -> dict[str, str]:
         if "permission denied" not in refused.stderr:
             wrong[statement] = refused.stdout + refused.stderr
     return wrong
+
+
+def choices() -> list[tuple[str, str]]:
+    """What the boards' variables ask PostgreSQL."""
+    return [
+        (f"{file.stem}: {variable['name']}", variable["query"])
+        for file in sorted((REPOSITORY / "config/grafana/dashboards").glob("*.json"))
+        for variable in json.loads(file.read_text())["templating"]["list"]
+        if variable.get("datasource", {}).get("type") == "grafana-postgresql-datasource"
+    ]
 
 
 def panels(kind: str) -> list[tuple[Path, dict[str, Any], dict[str, Any]]]:

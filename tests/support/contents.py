@@ -18,6 +18,8 @@ MADE: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("POST", "/organizations", {"id": ORG, "name": 'Acme "Ünïcode" & Söhne', "partitions": 2}),
     ("PUT", "/{org}/limits", {"requests": "10000:1", "devices": 50}),
     ("PUT", "/{org}/devices/oven", {"name": "Oven", "tags": ["hall-1", "hot"], "metadata": {"row": {"n": [1, None]}}}),
+    ("PUT", "/{org}/retention", {"days": 4000, "sensors": {"debug*": 30}}),
+    ("PUT", "/{org}/devices/oven/retention", {"days": None}),
     ("PUT", "/{org}/devices/oven/limits", {"requests": "100:1"}),
     ("PUT", "/{org}/devices/fridge", {"name": "Fridge"}),
     ("PUT", "/{org}/rules/hot", {"name": "Hot", "sensor": "heat", "condition": CONDITION, "raise_after": 2}),

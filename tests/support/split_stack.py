@@ -31,6 +31,12 @@ from tests.support.promtail import Pipeline
 SECRETS = Path("/run/secrets")
 PERSON = {"email": "admin@example.org", "password": "a long enough passphrase"}
 COPIES = ("ingestion-service-1", "ingestion-service-2")
+# As compose.yaml has it by read_only, cap_drop and no-new-privileges; what follows is run in there.
+CONFINED = (
+    *("unshare", "--mount", "sh", "-ec"),
+    'mount --bind / /; mount -o remount,bind,ro /; exec "$@"',
+    *("sh", "setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"),
+)
 OTHERS = ("management-service", "analysis-engine", "notification-service", "data-persistence-service")
 
 
@@ -59,7 +65,12 @@ class SplitStack(Stack):
         service = name.rstrip("-12")
         environment = self.environment(service, production=production)
         return self.platform(
-            *arguments, service=service, within=self.networks.enter(name), log_as=name, environment=environment
+            *arguments,
+            service=service,
+            within=[*self.networks.enter(name), *CONFINED],
+            log_as=name,
+            environment=environment,
+            data_dir=f"/mnt/{name}",
         )
 
     def ready(self, names: Sequence[str], *, production: bool = False) -> None:
@@ -94,6 +105,16 @@ def accepted_by(stack: SplitStack, copy: str) -> int:
     metrics = get(f"http://{stack.addresses[copy]}:9464/metrics").decode()
     found = re.search(r"^iotplatform_ingest_request_seconds_count (\d+)", metrics, re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+def confinement() -> list[str]:
+    """What can still be done in there, and should not be."""
+    attempts = (["touch", "/usr/written"], ["chown", "1", "/mnt"], ["mount", "-t", "tmpfs", "tmpfs", "/opt"])
+    return [
+        " ".join(attempt)
+        for attempt in attempts
+        if not subprocess.run([*CONFINED, *attempt], capture_output=True, check=False).returncode
+    ]
 
 
 def demo(stack: SplitStack, report: dict[str, Any]) -> None:
@@ -214,6 +235,7 @@ def main() -> None:
         stack.redis()
         stack.postgres()
         report["migrate"] = stack.platform("migrate", service="migrate").wait(WITHIN_S)
+        report["unconfined"] = confinement()
         demo(stack, report)
         production(stack, report)
     finally:

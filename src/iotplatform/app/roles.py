@@ -31,6 +31,7 @@ from iotplatform.adapters.postgres.lanes import fold_lanes
 from iotplatform.adapters.postgres.limits import LimitBooks, own_stream_sizes, set_quota_defaults
 from iotplatform.adapters.postgres.partition_tries import PartitionTries
 from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
+from iotplatform.adapters.postgres.retention import shortest_retention_s
 from iotplatform.adapters.postgres.rollups import Rollups
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
@@ -140,7 +141,13 @@ async def assemble(
         )
         maintenance = _maintenance(settings, resources, metrics, writers)
         end_frozen = partial(end_frozen_sessions, resources.database)
-        history = HistoryCare(resources.urls.postgres, lambda: writers.alarms.is_holder)
+        history = HistoryCare(
+            resources.urls.postgres,
+            lambda: writers.alarms.is_holder,
+            metrics,
+            resources.telemetry.sink,
+            settings.retention.every_s,
+        )
         rollups = _rollup_care(settings, resources, writers)
         made.roles.append(
             PersistenceRole(writers.readings, writers.alarms, maintenance, rollups, history, membership, end_frozen)
@@ -254,6 +261,7 @@ def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, wri
         ledger.look_for_vanished,
         partial(own_stream_sizes, database),
         resources.streams.resize_organization,
+        partial(shortest_retention_s, database),
     )
     devices = _device_remover(resources)
     duties = Duties(

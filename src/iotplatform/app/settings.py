@@ -196,6 +196,10 @@ class Audit(Section, frozen=True):
     keep_s: Annotated[float, msgspec.Meta(ge=0, le=_CENTURY_S)] = 365 * 86_400
 
 
+class Retention(Section, frozen=True):
+    every_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] = 3_600
+
+
 class Log(Section, frozen=True):
     format: Format | None = None
     level: Level = "info"
@@ -225,6 +229,7 @@ class Settings(Section, frozen=True):
     auth: Auth = Auth()
     analysis: Analysis = Analysis()
     audit: Audit = Audit()
+    retention: Retention = Retention()
     limits: Limits = Limits()
     query: QueryLimits = QueryLimits()
     live: LiveLimits = LiveLimits()

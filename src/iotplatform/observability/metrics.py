@@ -66,6 +66,17 @@ class Metrics(Collector):
             "Deletions older than half a minute of which something is left in a store; refreshed by persistence",
             ("kind",),
         )
+        self.readings_expired = Counter(
+            "readings_expired",
+            "Readings removed because they were older than they are kept for; of whole partitions an estimate",
+            ("kind",),
+            [("row",), ("partition",), ("influx",)],
+        )
+        self.partitions_dropped = Counter("partitions_dropped", "Partitions of readings that nobody kept any more")
+        self.reading_partitions = Level("reading_partitions", "Partitions of readings; refreshed by persistence")
+        self.retention_applied = Level(
+            "retention_applied_timestamp_seconds", "When everything too old had been removed last; 0: not yet"
+        )
         self.ingest_request = Histogram("ingest_request_seconds", "From a request's arrival to its answer")
         self.reading_to_stored = Histogram("reading_to_stored_seconds", "From a reading's arrival to its commit")
         self.breach_to_notification = Histogram(

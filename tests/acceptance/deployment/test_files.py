@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from iotplatform.adapters.embedded.programs import find_nats_server
+from iotplatform.app.http.server import KEEP_ALIVE_S
 from iotplatform.observability.log_level import LEVELS
 from tests.support.compose import REPOSITORY, ROLES, environment_of, load
 
@@ -121,6 +122,12 @@ class TestConfigurations:
             file = tmp_path / "node.conf"
             file.write_text(text)
         check(str(find_nats_server()), "-t", "-c", str(file), **environment, NATS_ROUTES_PASSWORD="demo-routes")
+
+    @pytest.mark.parametrize("name", ["ingress", "production"])
+    def test_nginx_ends_idle_connections_before_the_platform_does(self, name: str) -> None:
+        text = (CONFIG / "nginx" / f"{name}.conf").read_text()
+        found = re.findall(r"^\s+keepalive_timeout (\d+)s;", text, re.MULTILINE)
+        assert [int(seconds) < KEEP_ALIVE_S - 5 for seconds in found] == [True]
 
     def test_systemd_takes_its_unit(self, tmp_path: Path) -> None:
         analyze = program("systemd-analyze")

@@ -89,6 +89,10 @@ class TestSplit:
         assert len(split["walk"]) >= 9
         assert {command: wrong for command, wrong in split["walk"].items() if wrong} == {}, split["logs"]
 
+    def test_it_needs_no_capability_and_no_writable_file_system(self, split: dict[str, Any]) -> None:
+        """All of it runs so, which the other tests show; here, that it is so."""
+        assert split["unconfined"] == []
+
     def test_nginx_uses_every_copy_and_loses_nothing_when_one_goes(self, split: dict[str, Any]) -> None:
         assert min(split["accepted_by_copies"]) >= 10
         assert split["while_one_goes"] >= 10

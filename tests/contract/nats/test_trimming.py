@@ -99,8 +99,19 @@ async def test_what_is_young_stays(client, organization):
     await asyncio.sleep(0.3)
     await client.fill(organization, 5, first=5)
     await handled_by_all(client, organization, 10)
-    assert await Trimmer(client.connection, keep_s=0.25).trim(organization) == 5
+    # Whichever is shorter counts: the settings, or what the organization keeps.
+    long, short = Trimmer(client.connection, keep_s=3_600), Trimmer(client.connection, keep_s=0.25)
+    assert await short.trim(organization, keep_at_most_s=3_600) == 5
+    assert await long.trim(organization, keep_at_most_s=3_600) == 0
     assert await left(client, organization) == [6, 7, 8, 9, 10]
+    assert await long.trim(organization, keep_at_most_s=0) == 4
+
+
+async def test_what_is_not_handled_stays_however_short_it_is_to_be_kept(client, organization):
+    await client.fill(organization, 5)
+    await handled_by_all(client, organization, 2)
+    assert await Trimmer(client.connection, keep_s=3_600).trim(organization, keep_at_most_s=0) == 2
+    assert await left(client, organization) == [3, 4, 5]
 
 
 async def test_nothing_to_trim(client, organization, trimmer):

@@ -314,3 +314,33 @@ async def test_the_newer_wire_format_on_a_server_that_is_not_ours(tmp_path, stac
     assert found["temp, 1"]["timestamps"] == [NOON // 1_000 + number for number in range(100)]
     assert found["door"]["values"] == [1]
     assert found["door"]["metric"]["organization"] == "acme"
+
+
+async def test_what_is_too_old_goes_and_nothing_else(stand) -> None:
+    if stand.kind != "influx":
+        pytest.skip("PostgreSQL has a suite of its own")
+    epoch, other = await stand.make(), await stand.make()
+    names = [("d", "a"), ("d", 'b "odd", it\'s\\ ü'), ("e", "a"), ("f", "kept")]
+    entries = [(Reading(*name, 1.0, at), 1) for name in names for at in (10, 20, 30)]
+    for one in (epoch, other):
+        await stand.put(one, entries)
+    before = {names[0]: 20, names[1]: 20, names[2]: 31}
+    assert await stand.store.expire(epoch, before) == 2 + 3
+    left = {(*name, at) for name in names for at in (10, 20, 30) if at >= before.get(name, 0)}
+    assert set(await stand.values(epoch)) == left
+    assert await stand.store.expire(epoch, before) == 0
+    assert len(await stand.values(other)) == len(entries)
+
+
+async def test_what_is_too_old_of_many_series_goes_at_once(stand, monkeypatch) -> None:
+    if stand.kind != "influx":
+        pytest.skip("PostgreSQL has a suite of its own")
+    monkeypatch.setattr("iotplatform.adapters.influx.telemetry.SERIES_IN_A_PAGE", 2)
+    epoch, other = await stand.make(), await stand.make()
+    entries = [(Reading(f"d{number}", "s", 1.0, at), 1) for number in range(5) for at in (10, 20)]
+    for one in (epoch, other):
+        await stand.put(one, entries)
+    assert await stand.store.expire(epoch, {(f"d{number}", "s"): 20 for number in range(5)}) == 5
+    assert {at for _, _, at in await stand.values(epoch)} == {20}
+    assert len(await stand.values(epoch)) == 5
+    assert len(await stand.values(other)) == 10

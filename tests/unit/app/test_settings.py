@@ -193,3 +193,25 @@ def test_the_default_rule_of_a_new_organization():
         raise_after=3,
         clear_after=2,
     )
+
+
+class TestCertificatesForNats:
+    def test_right_ones(self):
+        files = {"ca": "/a/ca.pem", "cert": "/a/cert.pem", "key": "/a/key.pem"}
+        tls = Nats(url="tls://a:4222,b:4222", **files).tls
+        assert {name: str(getattr(tls, name)) for name in files} == files
+        assert Nats(url="tls://a").tls is None
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"url": "nats://a", "ca": "/a/ca.pem"}, "nats.ca: goes with a nats.url that begins with tls://"),
+            ({"ca": "/a/ca.pem"}, "nats.ca: goes with a nats.url"),
+            ({"url": "tls://a", "cert": "/a/cert.pem"}, "nats.cert, nats.key: are given together"),
+            ({"url": "tls://a", "key": "/a/key.pem"}, "nats.cert, nats.key: are given together"),
+            ({"url": "tls://a", "ca": "-----BEGIN CERTIFICATE-----"}, "nats.ca: must be the path"),
+            ({"url": "tls://a", "ca": ""}, "nats.ca: must be the path"),
+        ],
+    )
+    def test_wrong_ones(self, given, said):
+        assert problem(nats=Nats(**given)).startswith(said)

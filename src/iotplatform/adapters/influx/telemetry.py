@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -169,16 +169,39 @@ class InfluxTelemetry:
                     await self._delete(epoch, device_id, at, at, sensor)
         await self._delete(epoch, device_id, FIRST_US, until, None)
 
-    async def _delete(self, epoch: int, device_id: str, first: int, last: int, sensor: str | None) -> None:
+    async def expire(self, epoch: int, before: Mapping[SeriesKey, int]) -> int:
+        """Remove what is older than its series is kept, in microseconds; how many readings that were."""
+        groups: dict[int, set[SeriesKey]] = {}
+        for key, until in before.items():
+            groups.setdefault(until, set()).add(key)
+        removed = 0
+        for until, keys in groups.items():
+            condition = f"{of_epoch(epoch)} AND time < {until}u"
+            counted = f'SELECT count("position") FROM {MEASUREMENT} WHERE {condition} GROUP BY "device", "sensor"'  # noqa: S608
+            found = {key_of(series): int(series.values[0][1]) for series in await self._client.query(counted)}
+            due = {key: count for key, count in found.items() if key in keys}
+            if len(due) == len(found) > SERIES_IN_A_PAGE:
+                await self._delete(epoch, None, FIRST_US, until - 1, None)
+            else:
+                for device_id, sensor in due:
+                    await self._delete(epoch, device_id, FIRST_US, until - 1, sensor)
+            removed += sum(due.values())
+        return removed
+
+    async def _delete(self, epoch: int, device_id: str | None, first: int, last: int, sensor: str | None) -> None:
         """Both ends are deleted too."""
         if self._deletes_by_query:
-            condition = f'{of_epoch(epoch)} AND "device" = {literal(device_id)}'
+            condition = of_epoch(epoch)
+            if device_id is not None:
+                condition += f' AND "device" = {literal(device_id)}'
             if sensor is not None:
                 condition += f' AND "sensor" = {literal(encode_name(sensor))}'
             period = f"time >= {first}u AND time <= {last}u"
             await self._client.query(f"DELETE FROM {MEASUREMENT} WHERE {condition} AND {period}")  # noqa: S608
             return
-        tags = {"epoch": str(epoch), "device": device_id}
+        tags = {"epoch": str(epoch)}
+        if device_id is not None:
+            tags["device"] = device_id
         if sensor is not None:
             tags["sensor"] = encode_name(sensor)
         await self._client.delete(*_period(first, last), _predicate(**tags))

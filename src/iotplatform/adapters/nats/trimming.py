@@ -27,8 +27,11 @@ class Trimmer:
         self._keep = dt.timedelta(seconds=keep_s)
         self._cut: dict[str, int] = {}
 
-    async def trim(self, organization: Organization, before_cut: BeforeCut | None = None) -> int:
-        """The number of blocks removed."""
+    async def trim(
+        self, organization: Organization, before_cut: BeforeCut | None = None, *, keep_at_most_s: float | None = None
+    ) -> int:
+        """The number of blocks removed. `keep_at_most_s` counts where it is less than what the settings say."""
+        keep = self._keep if keep_at_most_s is None else min(self._keep, dt.timedelta(seconds=keep_at_most_s))
         stream = subjects.organization_stream(organization.id)
         removed = 0
         for partition in range(organization.partitions):
@@ -36,19 +39,20 @@ class Trimmer:
             for source in get_args(subjects.Source):
                 subject = subjects.readings_subject(organization.id, organization.epoch, partition, source)
                 removed += await self._trim_subject(
-                    stream, subject, consumers, partial(before_cut, partition) if before_cut else None
+                    stream, subject, consumers, keep, partial(before_cut, partition) if before_cut else None
                 )
         return removed
 
     async def trim_notifications(self) -> int:
         """The number of transitions removed."""
-        return await self._trim_subject(subjects.NOTIFICATIONS, "notifications.>", list(NOTIFICATION_ROLES))
+        return await self._trim_subject(subjects.NOTIFICATIONS, "notifications.>", list(NOTIFICATION_ROLES), self._keep)
 
     async def _trim_subject(
         self,
         stream: str,
         subject: str,
         consumers: list[str],
+        keep: dt.timedelta,
         before_cut: Callable[[int], Awaitable[None]] | None = None,
     ) -> int:
         last = await self._last(stream, subject)
@@ -56,7 +60,7 @@ class Trimmer:
             return 0
         try:
             floor = min([await self._floor(stream, consumer) for consumer in consumers])
-            cut = min(floor + 1, last, await self._first_kept(stream, subject) or last)
+            cut = min(floor + 1, last, await self._first_kept(stream, subject, keep) or last)
             if cut <= self._cut.get(subject, 1):
                 return 0
             if before_cut is not None:
@@ -88,8 +92,8 @@ class Trimmer:
         answer = await self._api.call(f"CONSUMER.INFO.{stream}.{consumer}")
         return int(answer["ack_floor"]["stream_seq"])
 
-    async def _first_kept(self, stream: str, subject: str) -> int | None:
+    async def _first_kept(self, stream: str, subject: str, keep: dt.timedelta) -> int | None:
         """The sequence of the first message that is younger than the keep time."""
-        since = (dt.datetime.now(dt.UTC) - self._keep).isoformat().replace("+00:00", "Z")
+        since = (dt.datetime.now(dt.UTC) - keep).isoformat().replace("+00:00", "Z")
         found = await self._api.get(stream, {"next_by_subj": subject, "start_time": since})
         return found.sequence if found else None

@@ -16,6 +16,10 @@ OLDEST: Final = 15
 # Settings without which an acknowledged commit can be lost, and what they must not be.
 _SYNCED: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 NEARLY_ALL: Final = 0.8
+_UNFINISHED: Final = """
+SELECT o.id, to_char(i.begun_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"') AS at
+FROM imports i JOIN organizations o USING (epoch) WHERE i.finished_at IS NULL ORDER BY i.begun_at LIMIT 20
+"""
 
 
 async def examine_postgres(url: str) -> list[Finding]:
@@ -31,7 +35,13 @@ async def examine_postgres(url: str) -> list[Finding]:
         detail = f"not reachable: {str(error) or type(error).__name__}"
         return [problem("PostgreSQL", detail, "start it, or correct postgres.url; is a firewall in between?")]
     try:
-        return [_version(connection), *await _settings(connection), await _clock(connection), await _schema(url)]
+        return [
+            _version(connection),
+            *await _settings(connection),
+            await _clock(connection),
+            await _schema(url),
+            *await _imports(connection),
+        ]
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return [problem("PostgreSQL", f"it does not answer: {error}", "look at its log")]
     finally:
@@ -74,3 +84,15 @@ async def _schema(url: str) -> Finding:
     if not current:
         return problem("schema", "the database is not at this version's schema", "run: iotplatform migrate")
     return ok("schema", "at this version's head")
+
+
+async def _imports(connection: asyncpg.Connection[asyncpg.Record]) -> list[Finding]:
+    """Those that were interrupted among the readings; one that is just running looks the same."""
+    if await connection.fetchval("SELECT to_regclass('imports')") is None:
+        return []
+    rows = await connection.fetch(_UNFINISHED)
+    advice = "unless it is running: give `iotplatform import` the same file again, or delete the organization"
+    return [
+        warning("imports", f"the import of {row['id']!r}, begun at {row['at']}, is not finished", advice)
+        for row in rows
+    ]

@@ -8,7 +8,7 @@ ever sees them twice or not at all. That is some microseconds a reading: the soo
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
@@ -34,6 +34,7 @@ LOCK_TIMEOUT_MS: Final = 1_000
 _LOCK: Final = "SELECT pg_try_advisory_lock(x'696f7470'::int, $1)"
 KEEPING: Final = 1
 PACKING: Final = 2
+EXPIRING: Final = 3
 
 _LIST: Final = r"""
 SELECT c.relname AS name, c.reltuples::bigint AS rows, b.first[1]::timestamptz AS since, b.last[1]::timestamptz AS until
@@ -136,13 +137,20 @@ class PartitionMaker:
         return made
 
 
-async def drop(connection: Connection, partition: Partition) -> None:
-    """Raises Unavailable: PostgreSQL is away, or somebody else's query takes long."""
+async def drop(connection: Connection, partition: Partition, only_if: Callable[[], Awaitable[bool]]) -> bool:
+    """Whether it was dropped: `only_if` is asked while nobody else can read or write.
+
+    Raises:
+        Unavailable: PostgreSQL is away, or somebody else's query takes long.
+    """
     with translated():
         async with connection.transaction():
             await connection.execute(_ALONE.format(name=partition.name, timeout_ms=LOCK_TIMEOUT_MS))
+            if not await only_if():
+                return False
             await connection.execute(f"DROP TABLE {partition.name}")
             await connection.execute("DELETE FROM packed_partitions WHERE name = $1", partition.name)
+    return True
 
 
 def month_of(at: dt.datetime) -> dt.datetime:

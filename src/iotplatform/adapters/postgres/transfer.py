@@ -43,8 +43,10 @@ class Table(msgspec.Struct, frozen=True):
 TABLES: Final[Mapping[str, Table]] = MappingProxyType(
     {
         "limits": Table("limits", ("definition",), "epoch"),
+        "retention": Table("retention", ("definition",), "epoch"),
         "devices": Table("devices", ("id", "name", "tags", "metadata", "created_at"), "id"),
         "device_limits": Table("device_limits", ("device_id", "definition"), "device_id"),
+        "device_retention": Table("device_retention", ("device_id", "definition"), "device_id"),
         "device_presence": Table(
             "device_presence",
             ("device_id", "last_seen_at", "disconnected_at"),
@@ -238,10 +240,10 @@ class Arriving:
 @asynccontextmanager
 async def arriving(
     database: Database,
-    organization: tuple[str, str, int, str],
+    organization: tuple[str, str, int],
     make_stream: Callable[[Organization], Awaitable[None]],
 ) -> AsyncIterator[Arriving]:
-    """Make an organization (id, name, partitions, time of creation), its stream at last; all of it or nothing.
+    """Make an organization (id, name, partitions), its stream at last; all of it or nothing.
 
     Raises:
         Rejected: the id is taken, or PostgreSQL does not take a row.
@@ -261,8 +263,7 @@ async def arriving(
                 await _prepare(connection)
                 await connection.execute(LOCK_ID, organization[0])
                 row = await connection.fetchrow(
-                    "INSERT INTO organizations (id, name, partitions, created_at)"
-                    " VALUES ($1, $2, $3, $4::text::timestamptz) RETURNING *",
+                    "INSERT INTO organizations (id, name, partitions) VALUES ($1, $2, $3) RETURNING *",
                     *organization,
                 )
                 assert row is not None  # noqa: S101 - it was inserted

@@ -23,6 +23,8 @@ from iotplatform.app.http.tls_listener import BACKLOG, TlsListener
 from iotplatform.errors import ConfigError, Unavailable
 
 DRAIN_S: Final = 20
+# Whoever is in front has to end idle connections earlier (config/nginx): else it sends a POST into one that ends.
+KEEP_ALIVE_S: Final = 30
 MOST_CONNECTIONS: Final = 10_000
 # Connections to our servers, listeners, files, and what tests and users have open beside.
 OTHER_FILES: Final = 256
@@ -135,7 +137,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_keep_alive=30,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
         )
         self._server = _Server(config, certificate)

@@ -75,7 +75,10 @@ class ArchiveWriter:
         self.members: list[Member] = []
 
     def __enter__(self) -> Self:
-        descriptor = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            descriptor = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise self._unwritten(error) from error
         self._file = os.fdopen(descriptor, "wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
         return self
@@ -86,6 +89,11 @@ class ArchiveWriter:
         with contextlib.suppress(OSError):
             self._file.close()
         self._draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> ConfigError:
+        return ConfigError(f"{self._target}: can't be written: {error.strerror or error}")
 
     @contextlib.contextmanager
     def lines(self, path: str) -> Iterator[LineWriter]:

@@ -172,7 +172,8 @@ async def make(target: Target, archive: Archive, looked: Looked, to: Destination
     """All rows, in one transaction."""
     assert looked.organization is not None  # noqa: S101 - looked for
     own = looked.organization
-    new = (to.organization_id, own.name, own.partitions, own.created_at.isoformat())
+    # It is as old as it is here: what MQTT brought for an id before that is not its own.
+    new = (to.organization_id, own.name, own.partitions)
     async with arriving(target.database, new, target.streams.renew_organization) as here:
         epoch = here.organization.epoch
         to = msgspec.structs.replace(to, renamed=lambda old: uuid.uuid5(old, f"imported.{epoch}"))
@@ -184,7 +185,7 @@ async def make(target: Target, archive: Archive, looked: Looked, to: Destination
                 lines = _lines(archive, kind, _member(archive, kind))
                 while some := await asyncio.to_thread(_rows, lines, to):
                     await here.add(kind, some)
-        about = {"organization_id": own.id, "exported_at": archive.manifest.created_at}
+        about = {"organization_id": own.id, "created_at": own.created_at, "exported_at": archive.manifest.created_at}
         await here.finish(archive.checksum, _encode(about).decode())
         return here.organization
 

@@ -21,6 +21,7 @@ from iotplatform.app.transfer.lines import (
 from iotplatform.domain.channel import NO_SECRETS, ChannelConfig, ChannelType
 from iotplatform.domain.limit import DeviceLimits, OwnLimits
 from iotplatform.domain.mappings.mapping import Mapping, mapping_faults
+from iotplatform.domain.retention import Retention
 from iotplatform.domain.rule import Severity
 from iotplatform.domain.rule_pack import RulePack
 from iotplatform.errors import Fault, Rejected
@@ -47,6 +48,10 @@ class LimitsLine(Line, frozen=True, kw_only=True):
         check_rates(self.definition)
 
 
+class RetentionLine(Line, frozen=True, kw_only=True):
+    definition: Retention
+
+
 class DeviceLine(Line, frozen=True, kw_only=True):
     id: Identifier
     name: Name
@@ -64,6 +69,11 @@ class DeviceLimitsLine(Line, frozen=True, kw_only=True):
 
     def check(self) -> None:
         check_rates(self.definition)
+
+
+class DeviceRetentionLine(Line, frozen=True, kw_only=True):
+    device_id: Identifier
+    definition: Retention
 
 
 class DevicePresenceLine(Line, frozen=True, kw_only=True):

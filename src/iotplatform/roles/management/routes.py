@@ -85,6 +85,12 @@ from iotplatform.roles.management.provisioning import (
     revoke_provisioning_key,
 )
 from iotplatform.roles.management.requests import MAX_BODY_BYTES, StrictRequest, look_at
+from iotplatform.roles.management.retention import (
+    put_device_retention,
+    put_retention,
+    read_device_retention,
+    read_retention,
+)
 from iotplatform.roles.management.rule_backtests import backtest_rule, backtest_unsaved_rule
 from iotplatform.roles.management.rule_explanations import explain_rule
 from iotplatform.roles.management.rule_packs import (
@@ -238,6 +244,10 @@ def routes(context: ManagementContext) -> list[ControllerRouterHandler]:
         put_limits,
         read_device_limits,
         put_device_limits,
+        read_retention,
+        put_retention,
+        read_device_retention,
+        put_device_retention,
         list_audit,
         list_platform_audit,
         *PEOPLE,

@@ -47,9 +47,10 @@ class PersistenceRole:
         self._tasks.start(self.readings.wait(), "readings")
         self._tasks.start(self.alarms.wait(), "alarms")
         self._tasks.start(self._maintenance.run(), "maintenance")
+        self._tasks.start(self._history.make(), "partitions")
+        self._tasks.start(self._history.expire(), "retention")
         if self._rollups is not None:
             self._tasks.start(self._rollups.run(), "rollups")
-        self._tasks.start(self._history.keep(), "history")
         self._tasks.start(self._history.pack(), "packing")
         self._tasks.start(end_frozen_sessions_again_and_again(self._end_frozen_sessions), "frozen sessions")
 

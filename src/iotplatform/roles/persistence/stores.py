@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from iotplatform.adapters.postgres.persistence import PartitionWork, ReadingStore
 from iotplatform.domain.gap import LanePlace
-from iotplatform.domain.telemetry import Entry
+from iotplatform.domain.telemetry import Entry, SeriesKey
 
 
 class BlockStore(Protocol):
@@ -40,6 +40,9 @@ class ReadingSink(Protocol):
 
     async def refusal(self, readings: Sequence[Entry], epoch: int) -> str | None:
         """Why it does not take these readings; None when it does."""
+
+    async def expire(self, epoch: int, before: Mapping[SeriesKey, int]) -> int:
+        """Remove what is older than its series is kept, in microseconds; how many readings that were."""
 
 
 class OutsideStore:

@@ -19,6 +19,8 @@ log = structlog.get_logger(role="persistence")
 FindGaps = Callable[[Organization], Awaitable[Sequence[Gap]]]
 # By epoch, where an organization's stream may hold something else than the settings say.
 OwnSizes = Callable[[], Awaitable[Mapping[int, int]]]
+# By epoch, the least time in seconds for which an organization keeps anything.
+Retentions = Callable[[], Awaitable[Mapping[int, float]]]
 Resize = Callable[[str, int | None], Awaitable[None]]
 
 
@@ -33,6 +35,7 @@ class StreamCare:
         find_gaps: FindGaps,
         own_sizes: OwnSizes,
         resize: Resize,
+        retentions: Retentions,
     ) -> None:
         self._trimmer = trimmer
         self._remover = remover
@@ -40,6 +43,8 @@ class StreamCare:
         self._find_gaps = find_gaps
         self._own_sizes = own_sizes
         self._resize = resize
+        self._retentions = retentions
+        self._keep_at_most_s: Mapping[int, float] = {}
         self._fitted: dict[int, int | None] = {}
 
     async def care_for(self, organization: Organization) -> None:
@@ -55,16 +60,18 @@ class StreamCare:
         strangers = await self._remover.remove_strangers(organization, before_cut)
         if strangers:
             log.info("persistence.strangers_removed", organization=organization.id, blocks=strangers)
-        await self._trimmer.trim(organization, before_cut)
+        at_most_s = self._keep_at_most_s.get(organization.epoch)
+        await self._trimmer.trim(organization, before_cut, keep_at_most_s=at_most_s)
 
     async def fit(self, organizations: Sequence[Organization]) -> None:
-        """Each stream to its size, where that is another than when it was looked at last.
+        """Each stream to its size, where that is another than when it was looked at last; and how long each is kept.
 
         The settings change with a start, an organization's limits at any time: management passes those on, if it can.
 
         Raises:
             Unavailable: in the next round, then.
         """
+        self._keep_at_most_s = await self._retentions()
         own = await self._own_sizes()
         for organization in organizations:
             size = own.get(organization.epoch)

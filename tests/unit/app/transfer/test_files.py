@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 import uuid
 from collections.abc import Callable
@@ -36,8 +38,10 @@ WHOLE: dict[str, list[dict[str, Any]]] = {
     "organization": [{"id": "acme", "name": "Acme", "partitions": 2, "created_at": AT}],
     "packs": [{"id": "basics", "name": "Basics", "rules": [PACKED]}],
     "limits": [{"definition": {"requests": "10:1", "devices": 5}}],
+    "retention": [{"definition": {"days": 400, "sensors": {"temp*": None}}}],
     "devices": [{"id": "oven", "name": "Oven", "tags": ["hot"], "metadata": {"a": [1, {}]}, "created_at": AT}],
     "device_limits": [{"device_id": "oven", "definition": {"requests": "1:1"}}],
+    "device_retention": [{"device_id": "oven", "definition": {"days": None}}],
     "device_presence": [{"device_id": "oven", "last_seen_at": AT, "disconnected_at": None}],
     "series_units": [{"device_id": "oven", "sensor": "temp", "unit": "°C"}],
     "pack_applications": [{"pack_id": "basics", "version": 3, "tried": 3, "fault": None}],
@@ -409,6 +413,18 @@ def test_readings_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactor
     finally:
         archive.close()
     assert [(r, type(r.value), str(r.value)) for r in found] == [(r, type(r.value), str(r.value)) for r in readings]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="a: can't be written: No space left on device"):
+        write(tmp_path / "a", WHOLE, READINGS)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="File name too long"):
+        write(tmp_path / ("a" * 300), WHOLE, READINGS)
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from iotplatform.adapters.postgres.models.people import (
 from iotplatform.adapters.postgres.models.processes import ChangeRow, IngestionRow, MemberRow
 from iotplatform.adapters.postgres.models.provisioning import MappingRow, ProvisioningKeyRow
 from iotplatform.adapters.postgres.models.readings import ReadingRow, SeriesRow, SeriesUnitRow
+from iotplatform.adapters.postgres.models.retention import DeviceRetentionRow, RetentionRow
 from iotplatform.adapters.postgres.models.rollups import (
     DayRow,
     HourRow,
@@ -60,6 +61,7 @@ __all__ = [
     "DeviceLimitsRow",
     "DevicePresenceRow",
     "DeviceRemovalRow",
+    "DeviceRetentionRow",
     "DeviceRow",
     "DeviceTokenRow",
     "GapRow",
@@ -83,6 +85,7 @@ __all__ = [
     "RefreshTokenRow",
     "RemovalRow",
     "ReplayedLetterRow",
+    "RetentionRow",
     "RollupBacklogRow",
     "RollupMarkRow",
     "RollupStateRow",
