@@ -3,7 +3,9 @@
 The latest values of 100 devices, and of one day of one-second data of one series: all of it as NDJSON, averaged per
 minute (its pages together), and as 500 points. One client asks one question after the other. With `--rows` so many
 readings of one series are then streamed as NDJSON: how long, and the most memory that the server's Python process had
-above what it had before. The load generator and this program share the cores with the platform.
+above what it had before.
+With `--every 60` 100 devices have a reading a minute for 30 days, persistence makes their rollups, and they are
+averaged per day and per hour over all of it. The load generator and this program share the cores with the platform.
 """
 
 from __future__ import annotations
@@ -22,10 +24,16 @@ from stack import Stack, result, say, stack
 DAY = 86_400
 START = 1_700_006_400
 BATCH = 100
+MONTH_DEVICES = 100
 HISTORY = "/organizations/history/telemetry"
 _FILL = """
 INSERT INTO readings (series_id, kind, at, value, position)
 SELECT $1, 0, to_timestamp($2 + n), 20 + sin(n / 500.0) + random(), 1 FROM generate_series(0, $3 - 1) AS n
+"""
+_FILL_MONTH = """
+INSERT INTO readings (series_id, kind, at, value, position)
+SELECT s, 0, to_timestamp($2 + n * $3::int), 20 + sin(n / 500.0) + random(), 1
+FROM generate_series(0, $4::int - 1) AS n, unnest($1::int[]) AS s
 """
 
 
@@ -73,6 +81,51 @@ async def points(client: httpx.AsyncClient) -> None:
     assert len(found["items"]) == 500  # type: ignore[arg-type]
 
 
+def over_a_month(interval: str, number: int) -> Callable[[httpx.AsyncClient], Awaitable[None]]:
+    until = int(time.time()) // DAY * DAY
+    asked: dict[str, str | int] = {"from": until - 30 * DAY, "to": until, "aggregate": "avg", "interval": interval}
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        answer = await client.get(
+            "/organizations/month/telemetry",
+            params=asked,
+            headers={"accept": "application/x-ndjson"},
+        )
+        answer.raise_for_status()
+        items = answer.content.count(b"\n")
+        assert items == number * MONTH_DEVICES, (items, answer.content[-200:])
+
+    ask.__name__ = f"30 days, {MONTH_DEVICES} devices, {interval}"
+    return ask
+
+
+async def fill_month(platform: Stack, every_s: int) -> None:
+    """Up to last midnight; done when persistence has made the rollups."""
+    connection = await asyncpg.connect(platform.urls["postgres"])
+    began = time.perf_counter()
+    epoch = await connection.fetchval("SELECT epoch FROM organizations WHERE id = 'month'")
+    made = (
+        "INSERT INTO series (epoch, device_id, sensor) SELECT $1, 'd' || n, 'temp' FROM generate_series(1, $2::int) n"
+        " RETURNING id"
+    )
+    ids = [row[0] for row in await connection.fetch(made, epoch, MONTH_DEVICES)]
+    until = int(time.time()) // DAY * DAY
+    rows = 30 * DAY // every_s
+    async with connection.transaction():
+        # What is written directly leaves no marks: so the series wait for their turn, from the same moment on.
+        await connection.execute(_FILL_MONTH, ids, until - 30 * DAY, every_s, rows, timeout=600)
+        await connection.execute("INSERT INTO rollup_backlog SELECT unnest($1::int[]) ON CONFLICT DO NOTHING", ids)
+    await connection.execute("ANALYZE readings")
+    say(readings=rows * len(ids), filled_in_s=round(time.perf_counter() - began, 1))
+    began = time.perf_counter()
+    waits = "SELECT EXISTS (SELECT FROM rollup_backlog) OR EXISTS (SELECT FROM rollup_work)"
+    while await connection.fetchval(waits):  # noqa: ASYNC110 - another process does it
+        await asyncio.sleep(0.5)
+    await connection.execute("ANALYZE")
+    say(rollups_made_in_s=round(time.perf_counter() - began, 1))
+    await connection.close()
+
+
 async def measure(
     client: httpx.AsyncClient, ask: Callable[[httpx.AsyncClient], Awaitable[None]], seconds: float
 ) -> None:
@@ -115,12 +168,18 @@ async def stream(platform: Stack, client: httpx.AsyncClient, rows: int) -> None:
 async def run(platform: Stack, arguments: argparse.Namespace) -> None:
     platform.make("/organizations", {"id": "history", "name": "history"})
     platform.organizations("bench", 1)
-    await fill(platform, "day", DAY)
+    asked = [latest, raw, minutes, points]
+    if arguments.every:
+        platform.make("/organizations", {"id": "month", "name": "month"})
+        await fill_month(platform, arguments.every)
+        asked = [over_a_month("1d", 30), over_a_month("1h", 720)]
+    else:
+        await fill(platform, "day", DAY)
     async with httpx.AsyncClient(base_url=platform.urls["management"], timeout=600) as client:
-        seconds = 4 * arguments.seconds + 5
+        seconds = len(asked) * arguments.seconds + 5
         load = platform.load(batch=BATCH, rate=arguments.rate / BATCH, seconds=seconds, devices=100, connections=16)
         await asyncio.sleep(3)
-        for ask in (latest, raw, minutes, points):
+        for ask in asked:
             await measure(client, ask, arguments.seconds)
         figures = await asyncio.to_thread(result, load)
         say(readings_per_s_meanwhile=figures["readings_per_s"], statuses=figures["statuses"])
@@ -133,6 +192,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=10_000, help="readings a second that arrive meanwhile")
     parser.add_argument("--seconds", type=float, default=8, help="for each kind of query")
     parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--every", type=int, default=0, help="seconds between the readings of a month; 0: no month")
     arguments = parser.parse_args()
     with stack(query__deadline_s="600") as platform:
         asyncio.run(run(platform, arguments))
