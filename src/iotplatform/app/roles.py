@@ -15,24 +15,14 @@ from iotplatform.adapters.embedded import DataDirectory
 from iotplatform.adapters.nats.controls import Controls
 from iotplatform.adapters.nats.dead_letters import DeadLetters
 from iotplatform.adapters.nats.readers import Readers
-from iotplatform.adapters.nats.removal import EpochRemover
 from iotplatform.adapters.nats.replay import Replayer
 from iotplatform.adapters.nats.shares import SharedReaders
-from iotplatform.adapters.nats.trimming import Trimmer
 from iotplatform.adapters.passwords.hasher import PasswordHasher
 from iotplatform.adapters.postgres.alarm_episodes import AlarmEpisodes
-from iotplatform.adapters.postgres.alarm_history import AlarmHistory
-from iotplatform.adapters.postgres.audit import prune as prune_audit
 from iotplatform.adapters.postgres.checkpoints import Checkpoints
-from iotplatform.adapters.postgres.frozen import end_frozen_sessions
-from iotplatform.adapters.postgres.gaps import Gaps
 from iotplatform.adapters.postgres.ingestion import IngestionRoll
-from iotplatform.adapters.postgres.lanes import fold_lanes
-from iotplatform.adapters.postgres.limits import LimitBooks, own_stream_sizes, set_quota_defaults
-from iotplatform.adapters.postgres.partition_tries import PartitionTries
+from iotplatform.adapters.postgres.limits import LimitBooks, set_quota_defaults
 from iotplatform.adapters.postgres.replayed_letters import ReplayedLetters
-from iotplatform.adapters.postgres.retention import shortest_retention_s
-from iotplatform.adapters.postgres.rollups import Rollups
 from iotplatform.adapters.postgres.tokens import register_keys
 from iotplatform.adapters.postgres.users import any_administrator
 from iotplatform.adapters.redis.analysis import AnalysisStore
@@ -44,7 +34,6 @@ from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.user_tokens import UserTokens
 from iotplatform.adapters.tokens.verifier import Verifier
-from iotplatform.app.device_removal import DeviceRemover
 from iotplatform.app.doors import ingest_role
 from iotplatform.app.http.apps import ingest_app, management_app
 from iotplatform.app.http.hosts import HostRules
@@ -56,7 +45,8 @@ from iotplatform.app.removal import OrganizationRemover
 from iotplatform.app.resources import Resources
 from iotplatform.app.sending import sending_of
 from iotplatform.app.settings import RoleName, Settings, is_loopback
-from iotplatform.app.telemetry import open_block_store, open_queries
+from iotplatform.app.storing import device_remover, persistence_role
+from iotplatform.app.telemetry import open_queries
 from iotplatform.domain.credentials import SETUP_TOKEN_PREFIX
 from iotplatform.observability.metrics import Metrics
 from iotplatform.roles.analysis.role import AnalysisParts, AnalysisRole
@@ -69,15 +59,6 @@ from iotplatform.roles.management.role import ManagementRole
 from iotplatform.roles.management.routes import routes
 from iotplatform.roles.management.test_turns import TestTurns
 from iotplatform.roles.notification.role import NotificationRole
-from iotplatform.roles.persistence.alarms import AlarmWriter
-from iotplatform.roles.persistence.history_care import HistoryCare
-from iotplatform.roles.persistence.ledger_audit import LedgerAudit
-from iotplatform.roles.persistence.maintenance import Duties, Maintenance, Writers
-from iotplatform.roles.persistence.readings import ReadingParts, ReadingWriter
-from iotplatform.roles.persistence.role import PersistenceRole
-from iotplatform.roles.persistence.rollup_care import RollupCare
-from iotplatform.roles.persistence.stream_care import StreamCare
-from iotplatform.roles.persistence.suspects import Suspects
 
 
 class Role(Protocol):
@@ -128,32 +109,10 @@ async def assemble(
     sending = sending_of(settings, data)
 
     if "persistence" in names:
-        assert resources.urls.postgres is not None  # noqa: S101 - known since the database is open
-        store = await open_block_store(resources.urls.postgres, resources.telemetry, metrics, stack)
-        suspects = Suspects(PartitionTries(resources.database), one_suspect)
-        membership = membership_of("persistence", resources, data)
-        reading_parts = ReadingParts(
-            connection, dead_letters, store, resources.telemetry.store, latest, directory, suspects
-        )
-        writers = Writers(
-            ReadingWriter(reading_parts, metrics, membership),
-            AlarmWriter(connection, dead_letters, AlarmHistory(resources.database), metrics, membership),
-        )
-        maintenance = _maintenance(settings, resources, metrics, writers)
-        end_frozen = partial(end_frozen_sessions, resources.database)
-        history = HistoryCare(
-            resources.urls.postgres,
-            lambda: writers.alarms.is_holder,
-            metrics,
-            resources.telemetry.sink,
-            settings.retention.every_s,
-        )
-        rollups = _rollup_care(settings, resources, writers)
-        made.roles.append(
-            PersistenceRole(writers.readings, writers.alarms, maintenance, rollups, history, membership, end_frozen)
-        )
-        made.readers += [writers.readings.readers, writers.alarms.readers]
-        made.shares.append(writers.readings.partitions)
+        persistence = await persistence_role(settings, resources, data, metrics, stack, one_suspect)
+        made.roles.append(persistence)
+        made.readers += [persistence.readings.readers, persistence.alarms.readers]
+        made.shares.append(persistence.readings.partitions)
     if "notification" in names:
         membership = membership_of("notification", resources, data)
         notification = NotificationRole(
@@ -215,7 +174,7 @@ async def assemble(
             backtests=Backtests(resources.database.url, influx=settings.influx.settings),
             default_rule=settings.analysis.default_rule.rule_of,
             delete_organization=remover.delete,
-            delete_device=_device_remover(resources).delete,
+            delete_device=device_remover(resources).delete,
             limits=settings.limits,
             limit_books=limit_books,
             queries=await open_queries(
@@ -248,55 +207,6 @@ async def _limit_books(settings: Settings, resources: Resources) -> LimitBooks:
     await books.load()
     resources.changes.register(books.apply)
     return books
-
-
-def _maintenance(settings: Settings, resources: Resources, metrics: Metrics, writers: Writers) -> Maintenance:
-    database, connection, directory = resources.database, resources.connection, resources.directory
-    ledger = LedgerReader(database, connection, resources.counters)
-    remover = OrganizationRemover(database, connection, resources.redis, directory, resources.telemetry.all)
-    streams = StreamCare(
-        Trimmer(connection, settings.streams.keep_s),
-        EpochRemover(connection),
-        Gaps(database),
-        ledger.look_for_vanished,
-        partial(own_stream_sizes, database),
-        resources.streams.resize_organization,
-        partial(shortest_retention_s, database),
-    )
-    devices = _device_remover(resources)
-    duties = Duties(
-        lambda: fold_lanes(database),
-        lambda: _finish(remover, "organization", metrics),
-        lambda: _finish(devices, "device", metrics),
-        remover.remove_orphans,
-        lambda: prune_audit(database, settings.audit.keep_s),
-    )
-    return Maintenance(writers, streams, LedgerAudit(ledger.read, directory, metrics), duties, directory)
-
-
-def _rollup_care(settings: Settings, resources: Resources, writers: Writers) -> RollupCare | None:
-    """Of readings that are in PostgreSQL."""
-    if settings.influx.url is not None:
-        return None
-    return RollupCare(Rollups(resources.database), lambda: writers.alarms.is_holder)
-
-
-async def _finish(remover: OrganizationRemover | DeviceRemover, kind: str, metrics: Metrics) -> None:
-    try:
-        await remover.finish()
-    finally:
-        metrics.removals_left.values[kind,] = remover.left
-
-
-def _device_remover(resources: Resources) -> DeviceRemover:
-    return DeviceRemover(
-        resources.database,
-        resources.streams,
-        Controls(resources.publisher),
-        LatestValues(resources.redis),
-        resources.directory,
-        resources.telemetry.all,
-    )
 
 
 async def _setup_token(settings: Settings, resources: Resources) -> str | None:
