@@ -25,7 +25,8 @@ from iotplatform.app.resources import Resources, open_resources
 from iotplatform.app.roles import Assembly, assemble, configured_keys, operations_rules
 from iotplatform.app.runtime_file import RuntimeFile, remove_runtime_file
 from iotplatform.app.server_watch import ServerWatch
-from iotplatform.app.settings import Listener, RoleName, Settings
+from iotplatform.app.settings import RoleName, Settings
+from iotplatform.app.settings_sections import Listener
 from iotplatform.observability.metrics import Metrics
 from iotplatform.runtime.tasks import Tasks
 

@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from iotplatform.app.settings import Otlp
+from iotplatform.app.settings_sections import Otlp
 from iotplatform.observability.metrics import Metrics
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import shlex
 
 from iotplatform.app.banner import banner, show
 from iotplatform.app.runtime_file import RuntimeFile
-from iotplatform.app.settings import Auth, Settings
+from iotplatform.app.settings import Settings
+from iotplatform.app.settings_sections import Auth
 from iotplatform.roles.ingest.payload import decode
 
 ALL = RuntimeFile(

@@ -7,7 +7,8 @@ import re
 import msgspec
 import pytest
 
-from iotplatform.app.settings import DefaultRule, Settings
+from iotplatform.app.settings import Settings
+from iotplatform.app.settings_sections import DefaultRule
 from iotplatform.app.settings_source import load_settings
 from iotplatform.errors import ConfigError
 
