@@ -112,7 +112,7 @@ async def fill_month(platform: Stack, every_s: int) -> None:
     rows = 30 * DAY // every_s
     async with connection.transaction():
         ids = [row[0] for row in await connection.fetch(made, epoch, MONTH_DEVICES)]
-        # What is written directly leaves no marks: so the series wait for their turn from the moment in which they are there.
+        # What is written directly leaves no marks: so the series wait for their turn from the start.
         await connection.execute(_FILL_MONTH, ids, until - 30 * DAY, every_s, rows, timeout=600)
         await connection.execute("INSERT INTO rollup_backlog SELECT unnest($1::int[]) ON CONFLICT DO NOTHING", ids)
     await connection.execute("ANALYZE readings")
