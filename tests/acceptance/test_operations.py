@@ -106,6 +106,7 @@ async def test_metrics_tell_what_happened(platform: Platform) -> None:
                 "server",
                 "stream",
                 "source",
+                "what",
                 "listener",
             }
             assert labels <= known, name

@@ -232,19 +232,29 @@ async def test_rollups_go_with_their_readings_and_what_is_left_of_a_day_is_marke
     assert {mark[0] for mark in marks} == {passing[0]}
 
 
+async def waits(connection: asyncpg.Connection, pid: int) -> bool:
+    return await connection.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid)
+
+
 async def test_a_run_that_is_cut_off_goes_on_in_the_next_one(connection: asyncpg.Connection, url: str) -> None:
     passing = await ids_of(connection, await organization(connection, {"days": 31}))
     keeping = await ids_of(connection, await organization(connection, None))
     at = month_after(THIS_MONTH, -3) + dt.timedelta(days=1)
     times = [at + dt.timedelta(minutes=number) for number in range(500)]
     await fill(connection, passing + keeping, times)
-    cut_off = await asyncpg.connect(url)
+    cut_off, holder = await asyncpg.connect(url), await asyncpg.connect(url)
     expired = Expired()
-    working = asyncio.get_running_loop().create_task(expire(cut_off, await Policies.load(connection), NOW, expired))
-    await eventually(lambda: asyncio.sleep(0, bool(expired.rows)))
-    await connection.execute("SELECT pg_terminate_backend($1, 5000)", cut_off.get_server_pid())
-    with pytest.raises(Unavailable):
-        await working
+    async with holder.transaction():
+        # Where it will have to wait, in the middle of its work.
+        await holder.execute(
+            f"SELECT FROM readings_{at:%Y_%m} WHERE series_id = $1 AND at = $2 FOR UPDATE", max(passing), times[-1]
+        )
+        working = asyncio.get_running_loop().create_task(expire(cut_off, await Policies.load(connection), NOW, expired))
+        await eventually(lambda: waits(connection, cut_off.get_server_pid()))
+        await connection.execute("SELECT pg_terminate_backend($1, 5000)", cut_off.get_server_pid())
+        with pytest.raises(Unavailable):
+            await working
+    await holder.close()
     assert expired.rows > 0
     again = await run(connection)
     # A batch that was removed in the moment of the end is not counted.
