@@ -108,11 +108,11 @@ async def fill_month(platform: Stack, every_s: int) -> None:
         "INSERT INTO series (epoch, device_id, sensor) SELECT $1, 'd' || n, 'temp' FROM generate_series(1, $2::int) n"
         " RETURNING id"
     )
-    ids = [row[0] for row in await connection.fetch(made, epoch, MONTH_DEVICES)]
     until = int(time.time()) // DAY * DAY
     rows = 30 * DAY // every_s
     async with connection.transaction():
-        # What is written directly leaves no marks: so the series wait for their turn, from the same moment on.
+        ids = [row[0] for row in await connection.fetch(made, epoch, MONTH_DEVICES)]
+        # What is written directly leaves no marks: so the series wait for their turn from the start.
         await connection.execute(_FILL_MONTH, ids, until - 30 * DAY, every_s, rows, timeout=600)
         await connection.execute("INSERT INTO rollup_backlog SELECT unnest($1::int[]) ON CONFLICT DO NOTHING", ids)
     await connection.execute("ANALYZE readings")
