@@ -66,8 +66,25 @@ UPGRADE = (
     END
     $$
     """,
-    # Of a process of persistence that leaves marks it is `seen_at`, whenever it is seen: an older one leaves it behind.
-    "ALTER TABLE members ADD COLUMN marks_at timestamptz",
+    # Who changes readings and does not know of marks (an older version, somebody with psql) puts rollups out of use, in
+    # its own transaction, until all of them have been computed anew.
+    """
+    CREATE FUNCTION reset_rollups() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_setting('iotplatform.rollups', true) IS DISTINCT FROM 'on' THEN
+            -- Otherwise they could come into use before this transaction is over.
+            PERFORM pg_advisory_xact_lock_shared(hashtextextended('rollups', 0));
+            UPDATE rollup_state SET closing = '-infinity', closed = '-infinity', generation = generation + 1
+                WHERE isfinite(closing);
+        END IF;
+        RETURN NULL;
+    END
+    $$
+    """,
+    """
+    CREATE TRIGGER readings_rollups BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON readings
+    FOR EACH STATEMENT EXECUTE FUNCTION reset_rollups()
+    """,
 )
 
 
@@ -77,7 +94,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("ALTER TABLE members DROP COLUMN marks_at")
+    op.execute("DROP TRIGGER readings_rollups ON readings")
+    op.execute("DROP FUNCTION reset_rollups")
     op.execute("DROP FUNCTION rollup_closing")
     op.execute(
         "DROP TABLE rollups_minute, rollups_hour, rollups_day, rollup_marks, rollup_work, rollup_backlog, rollup_state"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from iotplatform.app.settings import (
-    ROLES,
+from iotplatform.app.settings import ROLES, Settings, is_loopback, parse_roles
+from iotplatform.app.settings_sections import (
     Analysis,
     Auth,
     DefaultRule,
@@ -15,10 +15,7 @@ from iotplatform.app.settings import (
     Mail,
     Nats,
     Server,
-    Settings,
     Tls,
-    is_loopback,
-    parse_roles,
 )
 from iotplatform.domain.rule import Rule, Threshold
 from iotplatform.errors import ConfigError

@@ -22,10 +22,9 @@ _BEAT: Final = f"""
 WITH before AS (
     SELECT joined_at, seen_at > now() - $4::interval AS live FROM members WHERE role = $1 AND id = $2
 ), beat AS (
-    INSERT INTO members (role, id, marks_at) VALUES ($1, $2, now())
+    INSERT INTO members (role, id) VALUES ($1, $2)
     ON CONFLICT (role, id) DO UPDATE
-        SET seen_at = now(), marks_at = now(),
-            joined_at = CASE WHEN $3::timestamptz IS NULL THEN now() ELSE members.joined_at END
+        SET seen_at = now(), joined_at = CASE WHEN $3::timestamptz IS NULL THEN now() ELSE members.joined_at END
     RETURNING joined_at
 ), told AS (
     INSERT INTO changes (kind, key) SELECT '{KIND}', $1 WHERE NOT EXISTS (SELECT FROM before WHERE live) RETURNING 1

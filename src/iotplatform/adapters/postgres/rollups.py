@@ -19,7 +19,6 @@ import msgspec
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.rollup_marks import ORIGIN
-from iotplatform.runtime.membership import DEAD_AFTER_S
 
 # What comes later than that is computed a second time.
 GRACE: Final = "5 minutes"
@@ -32,7 +31,8 @@ DENSE: Final = 240
 _ALONE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('rollups', 0))"
 # Of those who maintain: two may think that they are the one, for a moment.
 _MAINTAINER: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('rollups.maintainer', 0))"
-_WAIT: Final = "SET LOCAL lock_timeout = '2s'"
+# While we wait for one who writes, all others who want to wait behind us.
+_WAIT: Final = "SET LOCAL lock_timeout = '500ms'"
 
 _STATE: Final = """
 SELECT closed, EXTRACT(epoch FROM now() - closed)::float8 AS behind_s, isfinite(closed) AS is_used,
@@ -40,23 +40,26 @@ SELECT closed, EXTRACT(epoch FROM now() - closed)::float8 AS behind_s, isfinite(
     (SELECT count(*) FROM rollup_backlog) AS series
 FROM rollup_state
 """
-_ALL_LEAVE_MARKS: Final = """
-SELECT NOT EXISTS (
-    SELECT FROM members
-    WHERE role = 'persistence' AND seen_at > now() - $1::interval AND marks_at IS DISTINCT FROM seen_at
-)
-"""
 
-_ADVANCE: Final = f"""
-UPDATE rollup_state SET closing = target.at
-FROM (
-    SELECT CASE WHEN isfinite(closing) THEN least(closing + $1::interval, whole.at) ELSE whole.at END AS at
-    FROM rollup_state, (SELECT date_bin('1 hour', coalesce($2, now()) - interval '{GRACE}', {ORIGIN}) AS at) whole
-) target
-WHERE rollup_state.closing < target.at AND rollup_state.closing = rollup_state.closed
+_TARGET: Final = f"""
+SELECT CASE WHEN isfinite(closing) THEN least(closing + $1::interval, whole.at) ELSE whole.at END AS at
+FROM rollup_state, (SELECT date_bin('1 hour', coalesce($2, now()) - interval '{GRACE}', {ORIGIN}) AS at) whole
 """  # noqa: S608 - ours
-# Nothing of any series was rolled up: what there is of each is found when it has its turn.
-_BEGIN: Final = "INSERT INTO rollup_backlog SELECT id FROM series ON CONFLICT DO NOTHING"
+_IS_DUE: Final = f"""
+SELECT EXISTS (
+    SELECT FROM rollup_state s, ({_TARGET}) target WHERE s.closing < target.at AND s.closing = s.closed
+)
+"""  # noqa: S608
+_ADVANCE: Final = f"""
+UPDATE rollup_state SET closing = target.at FROM ({_TARGET}) target
+WHERE rollup_state.closing < target.at AND rollup_state.closing = rollup_state.closed
+"""  # noqa: S608
+# Nothing of any series was rolled up, or can be trusted any more: what there is of each is found when it has its turn.
+_BEGIN: Final = (
+    "DELETE FROM rollup_marks",
+    "DELETE FROM rollup_work",
+    "INSERT INTO rollup_backlog SELECT id FROM series ON CONFLICT DO NOTHING",
+)
 _BEGUN: Final = "UPDATE rollup_state SET closed = closing WHERE NOT isfinite(closed)"
 _CLOSING: Final = "SELECT closed, closing FROM rollup_state WHERE closed < closing AND isfinite(closed)"
 _FIND: Final = """
@@ -67,7 +70,8 @@ CROSS JOIN generate_series($1::timestamptz, $2::timestamptz - interval '1 hour',
 WHERE EXISTS (SELECT FROM readings r WHERE r.series_id = s.id AND r.at >= h.hour AND r.at < h.hour + interval '1 hour')
 ON CONFLICT DO NOTHING
 """
-_CLOSED: Final = "UPDATE rollup_state SET closed = $1"
+# Unless somebody has put rollups out of use meanwhile.
+_CLOSED: Final = "UPDATE rollup_state SET closed = $1 WHERE closing = $1"
 
 _TAKE: Final = """
 WITH taken AS (
@@ -149,12 +153,6 @@ _COMPUTE: Final = (
     """,  # noqa: S608
     f"DELETE FROM rollup_work r USING {_PIECES} WHERE r.series_id = w.series_id AND r.hour = w.hour",  # noqa: S608
 )
-_RESET: Final = (
-    "UPDATE rollup_state SET closing = '-infinity', closed = '-infinity', generation = generation + 1",
-    "DELETE FROM rollup_marks",
-    "DELETE FROM rollup_work",
-    "DELETE FROM rollup_backlog",
-)
 
 
 class RollupState(msgspec.Struct, frozen=True):
@@ -181,33 +179,24 @@ class Rollups:
             row["closed"] if used else None, row["behind_s"] if used else None, row["hours"], row["series"]
         )
 
-    async def all_leave_marks(self) -> bool:
-        """Whether every process that stores readings knows of rollups."""
-        with translated():
-            return bool(await self._pool.fetchval(_ALL_LEAVE_MARKS, dt.timedelta(seconds=DEAD_AFTER_S)))
-
-    async def reset(self) -> None:
-        """Let readings answer everything, until all was computed anew."""
-        with translated():
-            if not await self._pool.fetchval("SELECT isfinite(closing) FROM rollup_state"):
-                return
-            async with self._alone() as connection:
-                for statement in _RESET:
-                    await connection.execute(statement)
-
     async def close(self, now: dt.datetime | None = None) -> None:
         """Let the hours that are over be computed, a few of them; `now` is the server's time if it is not given."""
         with translated():
-            async with self._alone() as connection:
-                await connection.execute(_ADVANCE, dt.timedelta(hours=HOURS_AT_ONCE), now)
-                if await connection.fetchval("SELECT NOT isfinite(closed) AND isfinite(closing) FROM rollup_state"):
-                    await connection.execute(_BEGIN)
-                    await connection.execute(_BEGUN)
+            if await self._pool.fetchval(_IS_DUE, dt.timedelta(hours=HOURS_AT_ONCE), now):
+                await self._advance(now)
             # From here on whoever writes to those hours leaves a mark: what was there before is found without a lock.
             async with self._pool.acquire() as connection, connection.transaction():
                 if row := await connection.fetchrow(_CLOSING):
                     await connection.execute(_FIND, row["closed"], row["closing"])
                     await connection.execute(_CLOSED, row["closing"])
+
+    async def _advance(self, now: dt.datetime | None) -> None:
+        async with self._alone() as connection:
+            await connection.execute(_ADVANCE, dt.timedelta(hours=HOURS_AT_ONCE), now)
+            if await connection.fetchval("SELECT NOT isfinite(closed) AND isfinite(closing) FROM rollup_state"):
+                for statement in _BEGIN:
+                    await connection.execute(statement)
+                await connection.execute(_BEGUN)
 
     async def take_marks(self) -> None:
         with translated():

@@ -25,10 +25,6 @@ MOST_PIECES: Final = 2_000
 class Work(Protocol):
     """As `adapters.postgres.rollups.Rollups` does it."""
 
-    async def all_leave_marks(self) -> bool: ...
-
-    async def reset(self) -> None: ...
-
     async def close(self) -> None: ...
 
     async def take_marks(self) -> None: ...
@@ -39,7 +35,7 @@ class Work(Protocol):
 
 
 class RollupCare:
-    """One process computes; every one sees to it that rollups answer nothing while somebody does not know of them."""
+    """`is_holder` tells which of the processes of the role does it."""
 
     def __init__(self, rollups: Work, is_holder: Callable[[], bool]) -> None:
         self._rollups = rollups
@@ -62,9 +58,6 @@ class RollupCare:
         Raises:
             Unavailable: PostgreSQL is away, or somebody who writes does not come to an end.
         """
-        if not await self._rollups.all_leave_marks():
-            await self._rollups.reset()
-            return
         if not self._is_holder():
             return
         await self._rollups.close()

@@ -11,16 +11,9 @@ from iotplatform.roles.persistence.rollup_care import RollupCare
 class Rollups:
     def __init__(self) -> None:
         self.done: list[str] = []
-        self.all_know = True
         self.waiting = 0
         self.series = 0
         self.asked: list[int] = []
-
-    async def all_leave_marks(self) -> bool:
-        return self.all_know
-
-    async def reset(self) -> None:
-        self.done.append("reset")
 
     async def close(self) -> None:
         self.done.append("close")
@@ -63,11 +56,7 @@ async def test_who_is_slow_takes_less_at_once(monkeypatch: pytest.MonkeyPatch) -
     assert rollups.asked[:5] == [16, 8, 4, 2, 1]
 
 
-async def test_who_is_not_to_do_it_only_looks_whether_everybody_leaves_marks() -> None:
+async def test_who_is_not_to_do_it_does_nothing() -> None:
     rollups = Rollups()
-    care = RollupCare(rollups, lambda: False)
-    await care.care()
+    await RollupCare(rollups, lambda: False).care()
     assert rollups.done == []
-    rollups.all_know = False
-    await care.care()
-    assert rollups.done == ["reset"]

@@ -11,7 +11,7 @@ from iotplatform.adapters.postgres.models.schema import NOW, Model, Xid8
 
 
 class MemberRow(Model):
-    """A live process of a role; one of persistence that leaves marks for rollups says so with each beat."""
+    """A live process of a role."""
 
     __tablename__ = "members"
 
@@ -19,7 +19,6 @@ class MemberRow(Model):
     id: Mapped[str] = mapped_column(primary_key=True)
     joined_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
     seen_at: Mapped[dt.datetime] = mapped_column(server_default=NOW)
-    marks_at: Mapped[dt.datetime | None]
 
 
 class IngestionRow(Model):
