@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
 import httpx
+
+from tests.support.platform import eventually
 
 
 class Event(NamedTuple):
@@ -52,8 +54,20 @@ class EventStream:
 async def follow(
     client: httpx.AsyncClient, path: str, after: str | None = None, **query: Any
 ) -> AsyncIterator[EventStream]:
+    """A stream of one's own; one that has just been left may have its place for a moment longer."""
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-    async with client.stream("GET", path, params=query, headers=headers, timeout=60) as response:
+    request = client.build_request("GET", path, params=query, headers=headers, timeout=60)
+    async with AsyncExitStack() as stack:
+
+        async def open_stream() -> httpx.Response | None:
+            response = await client.send(request, stream=True)
+            if response.status_code == 429:
+                await response.aclose()
+                return None
+            stack.push_async_callback(response.aclose)
+            return response
+
+        response = await eventually(open_stream, within_s=10)
         assert response.status_code == 200, await response.aread()
         assert response.headers["content-type"].startswith("text/event-stream")
         yield EventStream(response)

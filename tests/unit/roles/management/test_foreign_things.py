@@ -28,6 +28,7 @@ BODIES: dict[str, Any] = {
     "POST …/devices/{device}/commands": {"name": "stop"},
     "POST …/devices/{device}/tokens": {"kind": "key"},
     "PUT …/devices/{device}/limits": {"requests": "1:1"},
+    "PUT …/devices/{device}/retention": {"days": 1},
     "POST …/rules/{rule}/backtest": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},
     "POST …/alarms/{alarm}/assign": {"assigned_to": "me"},
     "POST …/alarms/{alarm}/comment": {"comment": "mine"},
@@ -44,7 +45,10 @@ MAKES: dict[str, Any] = {
 }
 NOTHING = '{"items":[],"next_cursor":null}'
 SHOWN = ("", "/devices", "/rules", "/channels", "/alarms", "/maintenance-windows", "/mappings", "/provisioning-keys")
-MORE = ("/users", "/audit", "/limits", "/devices/{device}/commands", "/devices/{device}/limits")
+MORE = (
+    *("/users", "/audit", "/limits", "/retention"),
+    *("/devices/{device}/commands", "/devices/{device}/limits", "/devices/{device}/retention"),
+)
 
 
 class Theirs(msgspec.Struct):
