@@ -23,7 +23,7 @@ from tests.support.platform import Platform
 
 pytestmark = pytest.mark.timeout(300)
 
-EXAMPLES = {GenerationMode.POSITIVE: 8, GenerationMode.NEGATIVE: 3}
+EXAMPLES = {GenerationMode.POSITIVE: 5, GenerationMode.NEGATIVE: 2}
 KNOWN = {"org": "fuzz", "device": "oven", "channel": "log", "rule": "default"}
 
 

@@ -147,7 +147,7 @@ def values(choose: random.Random) -> Value:
     return choose.choice((choose.uniform(-50, 50), choose.uniform(-50, 50), True, False, "text"))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 async def test_answers_are_those_of_brute_force_whatever_happens_when(history: History, seed: int) -> None:
     choose = random.Random(seed)
     series = [("a", "t"), ("a", "u"), ("b", "t"), ("c", "t")]
