@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -64,6 +66,19 @@ async def database_url(servers: ServerUrls) -> str:
     url = servers.postgres.replace("@/iotplatform?", "@/shared?")
     await migrate(url)
     return url
+
+
+@pytest.fixture(scope="module")
+async def own_database_url(database_url: str) -> AsyncIterator[str]:
+    """A migrated database that the tests of one module have for themselves."""
+    name = f"own_{uuid.uuid4().hex}"
+    admin = await asyncpg.connect(database_url)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    url = urlsplit(database_url)._replace(path=f"/{name}").geturl()
+    await migrate(url)
+    yield url
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
 
 
 @pytest.fixture(scope="session")

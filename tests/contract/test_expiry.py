@@ -6,9 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import random
-import uuid
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
@@ -17,7 +15,6 @@ import pytest
 from iotplatform.adapters.postgres import expiry, reading_partitions
 from iotplatform.adapters.postgres.connection import Database
 from iotplatform.adapters.postgres.expiry import Expired, expire
-from iotplatform.adapters.postgres.migrations import migrate
 from iotplatform.adapters.postgres.reading_partitions import PartitionMaker, month_after, month_of, partitions
 from iotplatform.adapters.postgres.retention import Policies, shortest_retention_s
 from iotplatform.domain.retention import Retention, days_of
@@ -33,23 +30,10 @@ SENSORS = ("a", "ab", "b")
 Kept = set[tuple[int, dt.datetime]]
 
 
-@pytest.fixture(scope="module")
-async def url(database_url: str) -> AsyncIterator[str]:
-    """A database of our own: partitions are everybody's."""
-    name = f"expiry_{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(database_url)
-    await admin.execute(f"CREATE DATABASE {name}")
-    own = urlsplit(database_url)._replace(path=f"/{name}").geturl()
-    await migrate(own)
-    yield own
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
-
-
 @pytest.fixture
-async def connection(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncpg.Connection]:
+async def connection(own_database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncpg.Connection]:
     """Partitions of the last six months, and nothing else."""
-    opened = await asyncpg.connect(url)
+    opened = await asyncpg.connect(own_database_url)
     await opened.execute(
         "TRUNCATE readings, series, organizations, rollups_minute, rollups_hour, rollups_day, rollup_marks CASCADE"
     )
@@ -164,14 +148,14 @@ async def test_a_partition_that_nobody_keeps_is_dropped_and_one_with_another_kep
 
 
 async def test_a_reading_that_is_kept_and_comes_at_the_last_moment_saves_its_partition(
-    connection: asyncpg.Connection, url: str, monkeypatch: pytest.MonkeyPatch
+    connection: asyncpg.Connection, own_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is stored between the look at the partition and the lock of it."""
     passing = await ids_of(connection, await organization(connection, {"days": 31}))
     keeping = await ids_of(connection, await organization(connection, None))
     at = month_after(THIS_MONTH, -4) + dt.timedelta(days=3)
     await fill(connection, passing, [at])
-    other = await asyncpg.connect(url)
+    other = await asyncpg.connect(own_database_url)
     whole_drop = reading_partitions.drop
 
     async def late_drop(session, partition, only_if):  # type: ignore[no-untyped-def]
@@ -186,12 +170,12 @@ async def test_a_reading_that_is_kept_and_comes_at_the_last_moment_saves_its_par
 
 
 async def test_behind_a_long_query_rows_go_and_the_partition_goes_another_time(
-    connection: asyncpg.Connection, url: str, monkeypatch: pytest.MonkeyPatch
+    connection: asyncpg.Connection, own_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading_partitions, "LOCK_TIMEOUT_MS", 50)
     passing = await ids_of(connection, await organization(connection, {"days": 31}))
     await fill(connection, passing, [month_after(THIS_MONTH, -4) + dt.timedelta(days=3)])
-    reader = await asyncpg.connect(url)
+    reader = await asyncpg.connect(own_database_url)
     async with reader.transaction():
         await reader.fetchval("SELECT count(*) FROM readings")
         expired = await run(connection)
@@ -236,13 +220,15 @@ async def waits(connection: asyncpg.Connection, pid: int) -> bool:
     return await connection.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid)
 
 
-async def test_a_run_that_is_cut_off_goes_on_in_the_next_one(connection: asyncpg.Connection, url: str) -> None:
+async def test_a_run_that_is_cut_off_goes_on_in_the_next_one(
+    connection: asyncpg.Connection, own_database_url: str
+) -> None:
     passing = await ids_of(connection, await organization(connection, {"days": 31}))
     keeping = await ids_of(connection, await organization(connection, None))
     at = month_after(THIS_MONTH, -3) + dt.timedelta(days=1)
     times = [at + dt.timedelta(minutes=number) for number in range(500)]
     await fill(connection, passing + keeping, times)
-    cut_off, holder = await asyncpg.connect(url), await asyncpg.connect(url)
+    cut_off, holder = await asyncpg.connect(own_database_url), await asyncpg.connect(own_database_url)
     expired = Expired()
     async with holder.transaction():
         # Where it will have to wait, in the middle of its work.
@@ -262,10 +248,10 @@ async def test_a_run_that_is_cut_off_goes_on_in_the_next_one(connection: asyncpg
     assert await kept(connection) == {(id_, time) for id_ in keeping for time in times}
 
 
-async def test_the_shortest_word_in_an_organization_is_what_its_stream_keeps(url: str, connection) -> None:
+async def test_the_shortest_word_in_an_organization_is_what_its_stream_keeps(own_database_url: str, connection) -> None:
     epoch = await organization(connection, {"days": 90, "sensors": {"a": None, "b": 30}})
     forever = await organization(connection, {"days": None})
-    database = await Database.open(url)
+    database = await Database.open(own_database_url)
     assert await shortest_retention_s(database) == {epoch: 30 * 86_400.0}
     await connection.execute(
         "INSERT INTO device_retention (epoch, device_id, definition) VALUES ($1, 'd1', '{\"days\": 2}')", forever

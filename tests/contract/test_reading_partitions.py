@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from iotplatform.adapters.postgres import reading_partitions
 from iotplatform.adapters.postgres.connection import Database
-from iotplatform.adapters.postgres.migrations import migrate
 from iotplatform.adapters.postgres.packing import drop_leftovers, pack_one
 from iotplatform.adapters.postgres.persistence import PartitionWork, ReadingStore
 from iotplatform.adapters.postgres.reading_partitions import (
@@ -40,29 +37,16 @@ LATE = month_after(month_of(NOW), -30)
 MINUTE_US = 60_000_000
 
 
-@pytest.fixture(scope="module")
-async def url(database_url: str) -> AsyncIterator[str]:
-    """A database of our own: partitions are everybody's."""
-    name = f"partitions_{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(database_url)
-    await admin.execute(f"CREATE DATABASE {name}")
-    own = urlsplit(database_url)._replace(path=f"/{name}").geturl()
-    await migrate(own)
-    yield own
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
-
-
 @pytest.fixture
-async def store(url: str) -> AsyncIterator[ReadingStore]:
-    opened = await ReadingStore.open(url)
+async def store(own_database_url: str) -> AsyncIterator[ReadingStore]:
+    opened = await ReadingStore.open(own_database_url)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def connection(url: str) -> AsyncIterator[asyncpg.Connection]:
-    opened = await asyncpg.connect(url)
+async def connection(own_database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    opened = await asyncpg.connect(own_database_url)
     yield opened
     await opened.close()
 
@@ -134,7 +118,7 @@ async def test_the_months_to_come_have_partitions_before_they_begin(connection, 
 
 
 async def test_late_readings_get_a_partition_and_move_there_while_others_are_stored(
-    store, url, connection, epoch
+    store, own_database_url, connection, epoch
 ) -> None:
     """What is stored, overwritten and read meanwhile is there exactly once, at every moment."""
     late = entries_of(LATE, WORTH_A_PARTITION + 5_000)
@@ -163,7 +147,7 @@ async def test_late_readings_get_a_partition_and_move_there_while_others_are_sto
 
     working = asyncio.get_running_loop().create_task(go_on())
     try:
-        async with caring_session(url, KEEPING) as session:
+        async with caring_session(own_database_url, KEEPING) as session:
             assert session is not None
             maker = PartitionMaker()
             assert await maker.make(session, NOW) == [f"readings_{LATE:%Y_%m}"]
@@ -178,7 +162,9 @@ async def test_late_readings_get_a_partition_and_move_there_while_others_are_sto
     assert where[f"readings_{LATE:%Y_%m}"] == len(late)
 
 
-async def test_over_partitions_latest_is_the_newest_and_removals_remove(store, url, connection, epoch) -> None:
+async def test_over_partitions_latest_is_the_newest_and_removals_remove(
+    store, own_database_url, connection, epoch
+) -> None:
     late = entries_of(LATE, WORTH_A_PARTITION + 10)
     new = entries_of(NOW.replace(day=1), 20, position=2)
     older = entries_of(dt.datetime(1971, 1, 1, tzinfo=dt.UTC), 20)
@@ -186,7 +172,7 @@ async def test_over_partitions_latest_is_the_newest_and_removals_remove(store, u
     await PartitionMaker().make(connection, NOW)
     await put(store, epoch, position, new + older)
     assert len(await homes(connection)) == 3
-    database = await Database.open(url)
+    database = await Database.open(own_database_url)
     try:
         telemetry = PostgresTelemetry(database)
         latest = await telemetry.latest(epoch, [], None, 100)
@@ -200,12 +186,12 @@ async def test_over_partitions_latest_is_the_newest_and_removals_remove(store, u
 
 
 async def test_behind_a_long_query_nothing_is_made_and_nobody_waits_for_long(
-    store, url, connection, epoch, monkeypatch
+    store, own_database_url, connection, epoch, monkeypatch
 ) -> None:
     monkeypatch.setattr(reading_partitions, "LOCK_TIMEOUT_MS", 200)
     late = entries_of(LATE, WORTH_A_PARTITION)
     await put(store, epoch, 0, late)
-    async with opened(url) as reader, reader.transaction():
+    async with opened(own_database_url) as reader, reader.transaction():
         await reader.fetchval("SELECT count(*) FROM readings")
         with pytest.raises(Unavailable):
             await PartitionMaker().make(connection, NOW)
@@ -214,12 +200,14 @@ async def test_behind_a_long_query_nothing_is_made_and_nobody_waits_for_long(
     assert await found(connection) == expected_of(late)
 
 
-async def test_a_session_that_dies_while_it_moves_has_moved_nothing(store, url, connection, epoch, monkeypatch) -> None:
+async def test_a_session_that_dies_while_it_moves_has_moved_nothing(
+    store, own_database_url, connection, epoch, monkeypatch
+) -> None:
     late = entries_of(LATE, WORTH_A_PARTITION)
     await put(store, epoch, 0, late)
     # It stands still at the end of all that it does, with everything moved and nothing committed.
     monkeypatch.setattr(reading_partitions, "_MAKE", reading_partitions._MAKE + ";SELECT pg_sleep(60)")
-    async with opened(url) as mover:
+    async with opened(own_database_url) as mover:
         working = asyncio.get_running_loop().create_task(PartitionMaker().make(mover, NOW))
         await eventually(lambda: is_asleep(connection, mover.get_server_pid()))
         await connection.execute("SELECT pg_terminate_backend($1, 5000)", mover.get_server_pid())
@@ -232,8 +220,8 @@ async def test_a_session_that_dies_while_it_moves_has_moved_nothing(store, url, 
     assert await found(connection) == expected_of(late)
 
 
-async def test_one_process_at_a_time_cares(url: str) -> None:
-    async with caring_session(url, KEEPING) as first, caring_session(url, KEEPING) as second:
+async def test_one_process_at_a_time_cares(own_database_url: str) -> None:
+    async with caring_session(own_database_url, KEEPING) as first, caring_session(own_database_url, KEEPING) as second:
         assert first is not None
         assert second is None
 
@@ -260,12 +248,12 @@ async def test_what_is_over_is_packed_once_and_again_when_much_came_late(store, 
     assert await pack_one(connection, NOW) is None
 
 
-async def test_half_an_index_that_a_dead_session_left_is_dropped(store, url, connection, epoch) -> None:
+async def test_half_an_index_that_a_dead_session_left_is_dropped(store, own_database_url, connection, epoch) -> None:
     name = f"readings_{LATE:%Y_%m}"
     late = entries_of(LATE, WORTH_A_PARTITION)
     await put(store, epoch, 0, late)
     await PartitionMaker().make(connection, NOW)
-    async with opened(url) as packer, opened(url) as reader:
+    async with opened(own_database_url) as packer, opened(own_database_url) as reader:
         # Packing waits for those who may still use the old index; there its session ends.
         async with reader.transaction():
             await reader.fetchval(f"SELECT count(*) FROM {name}")
@@ -281,8 +269,8 @@ async def test_half_an_index_that_a_dead_session_left_is_dropped(store, url, con
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(url)
+async def opened(own_database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(own_database_url)
     try:
         yield connection
     finally:

@@ -6,14 +6,12 @@ import datetime as dt
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
 
 from iotplatform.adapters.postgres.connection import Database
-from iotplatform.adapters.postgres.migrations import migrate
 from iotplatform.adapters.postgres.persistence import PartitionWork, ReadingStore
 from iotplatform.adapters.postgres.rollup_queries import level_of
 from iotplatform.adapters.postgres.rollups import DENSE, Rollups
@@ -32,19 +30,6 @@ DAY = 24 * HOUR
 BASE = parse_timestamp("2026-03-28T00:00:00Z")
 UTC = ZoneInfo("UTC")
 AGGREGATES = ("count", "min", "max", "sum", "avg", "first", "last")
-
-
-@pytest.fixture(scope="module")
-async def rollups_url(database_url: str) -> AsyncIterator[str]:
-    """A database of our own: the closing time is one for all of a database."""
-    name = f"rollups_{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(database_url)
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    url = urlsplit(database_url)._replace(path=f"/{name}").geturl()
-    await migrate(url)
-    yield url
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
 
 
 class History:
@@ -127,10 +112,10 @@ class History:
 
 
 @pytest.fixture(scope="module")
-async def opened(rollups_url: str) -> AsyncIterator[History]:
-    database = await Database.open(rollups_url, pool_size=6)
-    store = await ReadingStore.open(rollups_url)
-    queries = await TelemetryQueries.open(rollups_url, 4)
+async def opened(own_database_url: str) -> AsyncIterator[History]:
+    database = await Database.open(own_database_url, pool_size=6)
+    store = await ReadingStore.open(own_database_url)
+    queries = await TelemetryQueries.open(own_database_url, 4)
     yield History(database, store, queries)
     queries.close()
     await store.close()
@@ -305,14 +290,14 @@ async def test_sums_beyond_a_number_are_refused_and_near_it_are_right(history: H
     ids=["inserted", "updated", "deleted"],
 )
 async def test_who_changes_readings_and_leaves_no_marks_puts_rollups_out_of_use(
-    history: History, rollups_url: str, statement: str
+    history: History, own_database_url: str, statement: str
 ) -> None:
     """An older version, or somebody with psql: in the transaction that changes them, so no answer is ever wrong."""
     await history.put(Reading("a", "t", 1.0, BASE))
     await history.close(BASE + DAY)
     await history.finish()
     assert (await history.rollups.state()).closed is not None
-    stranger = await asyncpg.connect(rollups_url)
+    stranger = await asyncpg.connect(own_database_url)
     at = BASE + 9
     await stranger.execute(statement, history.epoch, to_datetime(at))
     await stranger.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import delete, text
@@ -11,9 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from iotplatform.adapters.postgres.changes import EVERYTHING, Change
 from iotplatform.adapters.postgres.connection import Database
-from iotplatform.adapters.postgres.errors import conflict, missing, translated
+from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.models import DeviceLimitsRow, LimitsRow, QuotaDefaultRow
-from iotplatform.adapters.postgres.versions import count_version
+from iotplatform.adapters.postgres.versions import Check, put_versioned
 from iotplatform.domain.limit import QUOTAS, RATES, DeviceLimits, Limits, OwnLimits, Rates, parse_rates
 
 _STREAM_SIZES: Final = """
@@ -21,8 +21,6 @@ SELECT epoch, (definition ->> 'stream_bytes')::bigint AS size
 FROM limits WHERE definition ->> 'stream_bytes' IS NOT NULL
 """
 
-Check = Callable[[int | None], None]
-Row = TypeVar("Row", LimitsRow, DeviceLimitsRow)
 
 _LIMITED: Final = """
 SELECT epoch FROM limits WHERE definition ?| $1::text[] UNION SELECT epoch FROM device_limits
@@ -159,30 +157,14 @@ async def put(database: Database, epoch: int, definition: dict[str, Any], check:
         Rejected: by `check`, the organization is gone, or somebody else has set them in this moment.
         Unavailable: PostgreSQL is away.
     """
-    return await _put(database, LimitsRow(epoch=epoch, definition=definition), epoch, check)
+    return await put_versioned(database, LimitsRow(epoch=epoch, definition=definition), epoch, check, "limits")
 
 
 async def put_of_device(
     database: Database, epoch: int, device_id: str, definition: dict[str, Any], check: Check
 ) -> tuple[DeviceLimitsRow, bool]:
     row = DeviceLimitsRow(epoch=epoch, device_id=device_id, definition=definition)
-    return await _put(database, row, (epoch, device_id), check)
-
-
-async def _put(database: Database, wanted: Row, key: Any, check: Check) -> tuple[Row, bool]:
-    taken = conflict("somebody else has set limits in this moment")
-    with translated(), missing("what the limits are for is gone"), taken:
-        async with database.sessions.begin() as session:
-            row = await session.get(type(wanted), key, with_for_update=True)
-            check(None if row is None else row.version)
-            if row is not None:
-                row.definition = wanted.definition
-                count_version(session, row)
-                return row, False
-            session.add(wanted)
-            await session.flush()
-            await session.refresh(wanted, ["version"])
-            return wanted, True
+    return await put_versioned(database, row, (epoch, device_id), check, "limits")
 
 
 async def count(database: Database, epoch: int) -> dict[str, int]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 import msgspec
 
 from iotplatform.adapters.postgres.connection import Database
-from iotplatform.adapters.postgres.errors import conflict, missing, translated
+from iotplatform.adapters.postgres.errors import translated
 from iotplatform.adapters.postgres.models import DeviceRetentionRow, RetentionRow
-from iotplatform.adapters.postgres.versions import count_version
+from iotplatform.adapters.postgres.versions import Check, put_versioned
 from iotplatform.domain.retention import Retention, days_of
 
-Check = Callable[[int | None], None]
-Row = TypeVar("Row", RetentionRow, DeviceRetentionRow)
 Asked: TypeAlias = "asyncpg.Pool[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
 _ALL: Final = """
@@ -121,27 +118,12 @@ async def put(database: Database, epoch: int, definition: dict[str, Any], check:
         Rejected: by `check`, the organization is gone, or somebody else has said something in this moment.
         Unavailable: PostgreSQL is away.
     """
-    return await _put(database, RetentionRow(epoch=epoch, definition=definition), epoch, check)
+    wanted = RetentionRow(epoch=epoch, definition=definition)
+    return (await put_versioned(database, wanted, epoch, check, "the retention"))[0]
 
 
 async def put_of_device(
     database: Database, epoch: int, device_id: str, definition: dict[str, Any], check: Check
 ) -> DeviceRetentionRow:
     row = DeviceRetentionRow(epoch=epoch, device_id=device_id, definition=definition)
-    return await _put(database, row, (epoch, device_id), check)
-
-
-async def _put(database: Database, wanted: Row, key: Any, check: Check) -> Row:
-    taken = conflict("somebody else has set the retention in this moment")
-    with translated(), missing("what the retention is for is gone"), taken:
-        async with database.sessions.begin() as session:
-            row = await session.get(type(wanted), key, with_for_update=True)
-            check(None if row is None else row.version)
-            if row is not None:
-                row.definition = wanted.definition
-                count_version(session, row)
-                return row
-            session.add(wanted)
-            await session.flush()
-            await session.refresh(wanted, ["version"])
-            return wanted
+    return (await put_versioned(database, row, (epoch, device_id), check, "the retention"))[0]
