@@ -27,6 +27,8 @@ from tests.support.influx import InfluxServer, free_port, require_influxd, requi
 from tests.support.platform import eventually
 
 NOON = 1_767_225_600_000_000
+# How PostgreSQL forgets has a suite of its own: tests/contract/test_expiry.py.
+ONLY_INFLUX = pytest.mark.parametrize("stand", ["influx"], indirect=True, scope="session")
 
 
 async def no_series(*_: object) -> list[tuple[str, str]]:
@@ -316,9 +318,8 @@ async def test_the_newer_wire_format_on_a_server_that_is_not_ours(tmp_path, stac
     assert found["door"]["metric"]["organization"] == "acme"
 
 
+@ONLY_INFLUX
 async def test_what_is_too_old_goes_and_nothing_else(stand) -> None:
-    if stand.kind != "influx":
-        pytest.skip("PostgreSQL has a suite of its own")
     epoch, other = await stand.make(), await stand.make()
     names = [("d", "a"), ("d", 'b "odd", it\'s\\ ü'), ("e", "a"), ("f", "kept")]
     entries = [(Reading(*name, 1.0, at), 1) for name in names for at in (10, 20, 30)]
@@ -332,9 +333,8 @@ async def test_what_is_too_old_goes_and_nothing_else(stand) -> None:
     assert len(await stand.values(other)) == len(entries)
 
 
+@ONLY_INFLUX
 async def test_what_is_too_old_of_many_series_goes_at_once(stand, monkeypatch) -> None:
-    if stand.kind != "influx":
-        pytest.skip("PostgreSQL has a suite of its own")
     monkeypatch.setattr("iotplatform.adapters.influx.telemetry.SERIES_IN_A_PAGE", 2)
     epoch, other = await stand.make(), await stand.make()
     entries = [(Reading(f"d{number}", "s", 1.0, at), 1) for number in range(5) for at in (10, 20)]
