@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import argon2
@@ -258,16 +259,24 @@ async def context(
     )
 
 
-@pytest.fixture
-async def client(context: ManagementContext) -> AsyncIterator[httpx.AsyncClient]:
+@asynccontextmanager
+async def client_of(context: ManagementContext) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application that serves this context: as there, hosts are checked in open mode only."""
     app = Litestar(
         routes(context),
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config("Management"),
         logging_config=None,
     )
-    transport = httpx.ASGITransport(HostCheck(app))  # type: ignore[arg-type]
+    served = app if context.entrance.required else HostCheck(app)
+    transport = httpx.ASGITransport(served)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8081") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def client(context: ManagementContext) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(context) as opened:
         yield opened
 
 

@@ -7,12 +7,10 @@ from collections.abc import AsyncIterator
 import httpx
 import msgspec
 import pytest
-from litestar import Litestar
 
-from iotplatform.app.http.problems import EXCEPTION_HANDLERS
 from iotplatform.roles.management.context import ManagementContext
-from iotplatform.roles.management.routes import routes
 from iotplatform.runtime.strangers import Strangers
+from tests.unit.roles.management.conftest import client_of
 from tests.unit.roles.management.test_people import bearer, make_key
 
 BURST = 5
@@ -22,14 +20,7 @@ BURST = 5
 async def guarded(context: ManagementContext) -> AsyncIterator[httpx.AsyncClient]:
     """A process with little patience."""
     entrance = msgspec.structs.replace(context.entrance, strangers=Strangers(BURST, 1_000.0))
-    app = Litestar(
-        routes(msgspec.structs.replace(context, entrance=entrance)),
-        exception_handlers=EXCEPTION_HANDLERS,
-        openapi_config=None,
-        logging_config=None,
-    )
-    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8081") as opened:
+    async with client_of(msgspec.structs.replace(context, entrance=entrance)) as opened:
         yield opened
 
 

@@ -21,11 +21,11 @@ from litestar.routes import HTTPRoute
 from iotplatform.adapters.tokens.device_tokens import DeviceTokens
 from iotplatform.adapters.tokens.keys import SigningKeys
 from iotplatform.adapters.tokens.user_tokens import UserTokens
-from iotplatform.app.http.problems import EXCEPTION_HANDLERS
 from iotplatform.domain.principal import PERMISSIONS, ROLES
 from iotplatform.roles.management.access import Access, access_of
 from iotplatform.roles.management.context import ManagementContext
 from iotplatform.roles.management.routes import routes
+from tests.unit.roles.management.conftest import client_of
 
 PASSWORD = "a long enough passphrase"
 NOWHERE = "nowhere-at-all"
@@ -84,14 +84,7 @@ def name_of(called: Called) -> str:
 async def walled(context: ManagementContext) -> AsyncIterator[httpx.AsyncClient]:
     """The application in required mode."""
     entrance = msgspec.structs.replace(context.entrance, required=True)
-    app = Litestar(
-        routes(msgspec.structs.replace(context, entrance=entrance)),
-        exception_handlers=EXCEPTION_HANDLERS,
-        openapi_config=None,
-        logging_config=None,
-    )
-    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8081") as opened:
+    async with client_of(msgspec.structs.replace(context, entrance=entrance)) as opened:
         yield opened
 
 
